@@ -1,0 +1,176 @@
+#!/usr/bin/env python3
+"""Time an ONNX model on this machine's CPU and print one JSON object.
+
+    python3 run_onnx.py model.onnx --threads 2
+
+Stands alone: it needs Python 3.8 or later, numpy and onnxruntime, so that it can be copied to a board. The model must
+have one float32 image input [batch, channels, height, width] of fixed size. On failure the last line of stderr says
+what was wrong, and the exit status is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Official builds of ONNX Runtime send telemetry unless told not to before the import.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+PROVIDER = "CPUExecutionProvider"
+MAX_OUTPUT_VALUES = 4096
+
+
+def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="ONNX file")
+    parser.add_argument("--threads", type=int, default=1, help="threads within an operator")
+    parser.add_argument("--batch", type=int, default=1, help="images in one run")
+    parser.add_argument("--warmup", type=int, default=10, help="runs before the timed ones")
+    parser.add_argument("--min-samples", type=int, default=100, help="timed runs, at least")
+    parser.add_argument("--min-seconds", type=float, default=1, help="seconds of timed runs, at least")
+    parser.add_argument("--max-seconds", type=float, default=10, help="seconds of timed runs, at most")
+    parser.add_argument("--seed", type=int, default=0, help="of the input's values")
+    return parser.parse_args(arguments)
+
+
+def measure(
+    run: Callable[[], object], *, warmup: int, min_samples: int, min_seconds: float, max_seconds: float
+) -> tuple[float, list[float]]:
+    """Call ``run`` until there are ``min_samples`` times that last ``min_seconds``, or until ``max_seconds`` are over.
+
+    The warm-up, too, ends after ``max_seconds``. There is always at least one sample.
+
+    Returns:
+        The milliseconds of the very first call, and those of each call after the warm-up.
+    """
+
+    def timed() -> float:
+        start = time.perf_counter_ns()
+        run()
+        return (time.perf_counter_ns() - start) / 1e6
+
+    first_run_ms = timed()
+    start = time.perf_counter()
+    for _ in range(warmup):
+        if time.perf_counter() - start >= max_seconds:
+            break
+        run()
+    samples_ms = []
+    start = time.perf_counter()
+    while True:
+        samples_ms.append(timed())
+        seconds = time.perf_counter() - start
+        if seconds >= max_seconds or (len(samples_ms) >= min_samples and seconds >= min_seconds):
+            return first_run_ms, samples_ms
+
+
+def peak_memory_mib() -> float | None:
+    """The most memory this process has had resident, in MiB; None where the system does not tell."""
+    try:
+        # Not ru_maxrss where it can be helped: on Linux a process inherits that from the one that started it.
+        with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def make_input(shape: Sequence[Any], *, batch: int, seed: int) -> np.ndarray:
+    """Uniform random values in 0..1 for an input declared as ``shape``: the same ones wherever the seed is the same."""
+    import numpy as np
+
+    return np.random.default_rng(seed).random((batch, *shape[1:]), dtype=np.float32)
+
+
+def open_session(model: str, threads: int) -> Any:
+    """Load the model as an app would: all graph optimisations, operators one after another."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 3  # errors only
+    return ort.InferenceSession(model, options, providers=[PROVIDER])
+
+
+def image_input(session: Any) -> Any:
+    """Return the model's one input, having checked that images fit it."""
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise ValueError(f"the model has {len(inputs)} inputs, not one")
+    shape = inputs[0].shape
+    if inputs[0].type != "tensor(float)" or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
+        raise ValueError(f"the input is {inputs[0].type} {shape}, not float [batch, channels, height, width]")
+    return inputs[0]
+
+
+def main() -> None:
+    """Time the model named on the command line and print what was found."""
+    arguments = parse_arguments()
+    import numpy as np
+    import onnxruntime as ort
+
+    memory_before_load = peak_memory_mib()
+    start = time.perf_counter_ns()
+    session = open_session(arguments.model, arguments.threads)
+    load_ms = (time.perf_counter_ns() - start) / 1e6
+    declared = image_input(session)
+    feed = {declared.name: make_input(declared.shape, batch=arguments.batch, seed=arguments.seed)}
+    first_run_ms, samples_ms = measure(
+        lambda: session.run(None, feed),
+        warmup=arguments.warmup,
+        min_samples=arguments.min_samples,
+        min_seconds=arguments.min_seconds,
+        max_seconds=arguments.max_seconds,
+    )
+    peak_memory = peak_memory_mib()
+    output = session.run(None, feed)[0]
+    if not np.isfinite(output).all():
+        raise ValueError("the model's output is not finite")
+    result = {
+        "runtime": "onnxruntime",
+        "runtime_version": ort.__version__,
+        "provider": PROVIDER,
+        "threads": arguments.threads,
+        "batch": arguments.batch,
+        "input_shape": list(next(iter(feed.values())).shape),
+        "load_ms": load_ms,
+        "first_run_ms": first_run_ms,
+        "samples_ms": samples_ms,
+        "memory_before_load_mib": memory_before_load,
+        "peak_memory_mib": peak_memory,
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        # For comparing with another runtime on the same input.
+        "output_shape": list(output.shape),
+        "output": output.ravel()[:MAX_OUTPUT_VALUES].tolist(),
+    }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except Exception as error:  # whatever it is, the caller reads one line
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        sys.exit(1)

@@ -1,0 +1,56 @@
+"""Self-supervised learning for low-compute networks: pre-train, evaluate, export, time on the device.
+
+Everything the command line does is a function here::
+
+    import lightssl
+
+    run = lightssl.pretrain("mobilenetv2_dino", data="photos/")
+    lightssl.evaluate(run)
+    lightssl.export(run)
+    lightssl.bench([run.onnx_path])
+    lightssl.report(run)
+
+Importing this module is quick: torch is imported when one of these is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lightssl.errors import LightSSLError
+    from lightssl.pipeline import bench, evaluate, export, load_backbone, pretrain, report, resume
+
+_PUBLIC = {
+    "LightSSLError": "lightssl.errors",
+    "bench": "lightssl.pipeline",
+    "evaluate": "lightssl.pipeline",
+    "export": "lightssl.pipeline",
+    "load_backbone": "lightssl.pipeline",
+    "pretrain": "lightssl.pipeline",
+    "report": "lightssl.pipeline",
+    "resume": "lightssl.pipeline",
+}
+
+__all__ = [
+    "LightSSLError",
+    "__version__",
+    "bench",
+    "evaluate",
+    "export",
+    "load_backbone",
+    "pretrain",
+    "report",
+    "resume",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'lightssl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

@@ -1,0 +1,66 @@
+"""Batch-norm statistics: estimated again before a network is evaluated or exported."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightssl.errors import DataError
+
+
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Put every module of a network in eval mode, and give each its own mode back afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def estimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace the running statistics of every batch-norm layer by those of the given images.
+
+    Two things leave the running statistics wrong after self-supervised training. They are a moving average, which lags
+    behind the weights while these change fast: a short run ends before it has caught up. And multi-crop training shows
+    a network its local views last, so that they describe zoomed-in crops and not the images that are evaluated.
+
+    The mean and the variance of a layer become the plain average over batches of each batch's mean and (unbiased)
+    variance. The spread of the means between batches is left out, so give batches that are shuffled and of equal size;
+    a batch needs two images at least. Other layers, such as dropout, stay in eval mode. A network without batch-norm
+    layers is left as it is.
+
+    Args:
+        network: Changed in place; modes and momenta are as before afterwards.
+        batches: Normalised images, float ``[B, 3, S, S]``, on the network's device.
+
+    Raises:
+        DataError: There is no batch. The statistics are then untouched.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    if not layers:
+        return
+    batches = iter(batches)
+    first = next(batches, None)
+    if first is None:
+        raise DataError(
+            "There are no images to estimate batch-norm statistics on.", "Give at least one batch of two images."
+        )
+    momenta = [layer.momentum for layer in layers]
+    with in_eval_mode(network):
+        try:
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None  # a cumulative average, in torch's words
+                layer.train()
+            for images in chain([first], batches):
+                network(images)
+        finally:
+            for layer, momentum in zip(layers, momenta, strict=True):
+                layer.momentum = momentum

@@ -1,0 +1,77 @@
+"""``lightssl pretrain``."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from lightssl.cli.examples import examples
+from lightssl.cli.terminal import Terminal, console
+from lightssl.errors import ConfigError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=examples(
+            "lightssl pretrain --recipe mobilenetv2_dino",
+            "lightssl pretrain --recipe mobilenetv2_dino --set train.duration='200 steps' --seed 1 --out runs/short",
+            "lightssl pretrain --data torchvision:FakeData --set train.duration='5 steps'",
+        )
+    )(pretrain)
+
+
+def pretrain(
+    recipe: Annotated[
+        str, typer.Option(help="A recipe's name ('lightssl recipes ls') or YAML file.")
+    ] = "mobilenetv2_dino",
+    data: Annotated[
+        str, typer.Option(help="A folder of images, 'DIR/*.tar', torchvision:NAME, or sample (embedded).")
+    ] = "sample",
+    scale: Annotated[
+        Optional[str],
+        typer.Option(
+            help="paper: as published. small: one GPU, tens of thousands of images. quick: two CPU cores, minutes. "
+            "[default: quick on the sample or without a GPU, else small]",
+            show_default=False,
+        ),
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeat for more."),
+    ] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Folder of the run. [default: runs/TIME-RECIPE]", show_default=False)
+    ] = None,
+    seed: Annotated[Optional[int], typer.Option(help="Decides weights, order and views.", show_default=False)] = None,
+    resume: Annotated[
+        Optional[Path],
+        typer.Option(metavar="RUN", help="Go on with a run that was stopped; takes its recipe and data from there."),
+    ] = None,
+    ctx: typer.Context = None,  # type: ignore[assignment]
+) -> None:
+    """Pre-train a backbone on unlabelled images.
+
+    Runs as one process, or as many as torchrun starts: torchrun --nproc-per-node 8 -m lightssl pretrain ...
+    """
+    from lightssl import pipeline
+
+    if resume is not None:
+        given = [name for name in ("recipe", "data", "scale", "set_", "out", "seed") if _was_given(ctx, name)]
+        if given:
+            options = ", ".join(f"--{name.rstrip('_')}" for name in given)
+            raise ConfigError(
+                f"--resume goes on with the run as it was started and cannot be combined with {options}.",
+                "Leave them out, or start a new run.",
+            )
+        run = pipeline.resume(resume, narrator=Terminal())
+    else:
+        run = pipeline.pretrain(
+            recipe, data=data, scale=scale, overrides=set_ or (), seed=seed, out=out, narrator=Terminal()
+        )
+    console.print(str(run))
+
+
+def _was_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

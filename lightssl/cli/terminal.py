@@ -1,0 +1,78 @@
+"""What people see: bars and tables on a terminal, plain lines when piped."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from lightssl.errors import LightSSLError
+from lightssl.progress import Bar
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def fail(error: LightSSLError) -> int:
+    """Print an error and return the exit status that it asks for."""
+    errors.print(Text.assemble(("Error: ", "bold red"), error.message))
+    if error.hint:
+        errors.print(Text(error.hint, style="dim"))
+    return error.exit_status
+
+
+def print_json(value: Any) -> None:
+    """Print a value for another program."""
+    print(json.dumps(value, indent=2))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first column is text, the others are figures."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+class Terminal:
+    """Tells a person on the standard error stream, so that the standard output holds results only."""
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        errors.print(Text(text))
+
+    @contextmanager
+    def work(self, title: str, total: int) -> Iterator[Bar]:
+        """Draw a progress bar; when piped, print a line for each tenth."""
+        if errors.is_terminal:
+            with Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[status]}"),
+                console=errors,
+            ) as progress:
+                task = progress.add_task(title, total=total, status="")
+                yield lambda done, status="": progress.update(task, completed=done, status=status)
+        else:
+            yield _PlainBar(title, total)
+
+
+class _PlainBar:
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total, self.tenth = title, total, 0
+
+    def __call__(self, done: int, status: str = "") -> None:
+        tenth = 10 * done // max(1, self.total)
+        if tenth > self.tenth:
+            self.tenth = tenth
+            errors.print(Text(f"{self.title}: {10 * tenth} %  {status}".rstrip()))

@@ -1,0 +1,242 @@
+"""From the name of a recipe to one resolved, checked recipe.
+
+A recipe file may extend another one; a scale (``recipes/scales``) is laid over it; then come the ``key=value``
+overrides. The result names every value that the run will use.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from lightssl.config.schema import COMPONENTS, Recipe, recipe_model
+from lightssl.errors import ConfigError
+from lightssl.registry import did_you_mean
+from lightssl.resources import resource
+from lightssl.views.plan import resize_plan
+
+PUBLISHED_SCALE = "paper"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads ``1e-6`` as text; this one reads it as the number it is."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\d[\d_]*)(\.[\d_]*)?([eE][-+]?\d+)$|^[-+]?\d[\d_]*\.[\d_]*$|^[-+]?\.\d[\d_]*$|^[-+]?\.(inf|nan)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def read_yaml(text: str, origin: str) -> Any:
+    """Parse YAML; a mistake in it is a ConfigError that names the line."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{origin}{where} is not valid YAML: {getattr(error, 'problem', error)}.") from error
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    try:
+        value = read_yaml(path.read_text(encoding="utf-8"), path.name)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path} does not hold a mapping of keys to values.")
+    return value
+
+
+def available(kind: str = "") -> list[str]:
+    """Names of the shipped recipes, or of the shipped ``views``, ``augment`` or ``scales``."""
+    return sorted(path.stem for path in resource("recipes", kind).glob("*.yaml"))
+
+
+def find(name: str, kind: str = "") -> Path:
+    """Return the file of a shipped name, or of a path to a YAML file.
+
+    Raises:
+        ConfigError: There is no such recipe, or no such file.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if not path.is_file():
+            raise ConfigError(f"There is no file {name}.", "See the shipped recipes with 'lightssl recipes ls'.")
+        return path
+    known = available(kind)
+    if name not in known:
+        label = {"": "recipe", "views": "view plan", "augment": "augmentation", "scales": "scale"}[kind]
+        known = known + [PUBLISHED_SCALE] * (kind == "scales")
+        hint = " ".join(filter(None, [did_you_mean(name, known), f"Known: {', '.join(known)}."]))
+        raise ConfigError(f"Unknown {label} {name!r}.", hint)
+    return resource("recipes", kind, f"{name}.yaml")
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay a nested mapping over another. A mapping that names another component starts afresh."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            renamed = "name" in value and value["name"] != below.get("name")
+            merged[key] = dict(value) if renamed else merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _with_long_forms(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Spell out ``views: sslight`` and ``backbone: resnet18``, so that overlays can add keys."""
+    long = dict(recipe)
+    for section, key in {"views": "plan", "augment": "preset", **dict.fromkeys(COMPONENTS, "name")}.items():
+        if isinstance(long.get(section), str):
+            long[section] = {key: long[section]}
+    return long
+
+
+def _read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Read a recipe file on top of those that it extends."""
+    if path in seen:
+        raise ConfigError(f"{path.name} extends itself: {' -> '.join(p.name for p in (*seen, path))}.")
+    recipe = _with_long_forms(_read_mapping(path))
+    parent = recipe.pop("extends", None)
+    if parent is None:
+        return recipe
+    beside = path.parent / f"{parent}.yaml"
+    return merge(_read_recipe(beside if beside.is_file() else find(str(parent)), (*seen, path)), recipe)
+
+
+def _scale_overlay(scale: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a scale changes in this recipe: for every recipe, then for its backbone, then for its method."""
+    if scale == PUBLISHED_SCALE:
+        return {}
+    overlay = _read_mapping(find(scale, "scales"))
+    changes = _with_long_forms(overlay.get("recipe", {}))
+    for section, by_name in (("backbone", "backbones"), ("method", "methods")):
+        name = recipe.get(section, {}).get("name")
+        changes = merge(changes, {section: overlay.get(by_name, {}).get(name, {})})
+    return changes
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Turn ``"train.batch_size=64"`` into ``{"train": {"batch_size": 64}}``. The value is read as YAML."""
+    path, equals, value = text.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"{text!r} is not an override.", "Write --set key=value, such as --set train.batch_size=64.")
+    nested: Any = read_yaml(value, f"the value of {path}")
+    for key in reversed(keys):
+        nested = {key: nested}
+    return nested
+
+
+def _resolve_preset(section: Any, key: str, kind: str) -> Any:
+    """Replace the name of a shipped file by its contents, under the keys that were given beside the name."""
+    if not isinstance(section, Mapping) or key not in section:
+        return section
+    rest = {name: value for name, value in section.items() if name != key}
+    plan = _read_mapping(find(str(section[key]), kind))
+    if kind == "views" and isinstance(size := rest.pop("global_size", None), int) and size > 0:
+        plan = resize_plan(plan, size)
+    return merge(plan, rest)
+
+
+def load_recipe(name: str, *, scale: str = PUBLISHED_SCALE, overrides: Sequence[str] = ()) -> Recipe:
+    """Find, compose and check a recipe.
+
+    Args:
+        name: A shipped recipe's name, or the path of a YAML file.
+        scale: ``paper`` (as published), ``small`` or ``quick``.
+        overrides: ``key=value`` texts with dotted keys.
+
+    Raises:
+        ConfigError: Lists every unknown key, wrong type and impossible value.
+    """
+    path = find(name)
+    recipe = _read_recipe(path)
+    recipe = merge(recipe, _scale_overlay(scale, recipe))
+    for text in overrides:
+        recipe = merge(recipe, _with_long_forms(parse_override(text)))
+    recipe["views"] = _resolve_preset(recipe.get("views"), "plan", "views")
+    recipe["augment"] = _resolve_preset(recipe.get("augment"), "preset", "augment")
+    return validate({"name": path.stem, "scale": scale, **recipe}, origin=f"Recipe {name}")
+
+
+def validate(recipe: Mapping[str, Any], *, origin: str) -> Recipe:
+    """Check a composed recipe and turn it into its typed form.
+
+    Raises:
+        ConfigError: Lists every problem.
+    """
+    names: dict[str, str] = {}
+    problems: list[str] = []
+    for section, registry in COMPONENTS.items():
+        value = recipe.get(section)
+        name = value.get("name") if isinstance(value, Mapping) else None
+        if name is None:
+            problems.append(f"{section}.name: missing. Known: {', '.join(registry)}.")
+        elif name not in registry:
+            hint = did_you_mean(str(name), list(registry)) or f"Known: {', '.join(registry)}."
+            problems.append(f"{section}.name: unknown {registry.kind} {name!r}. {hint}")
+        else:
+            names[section] = name
+    # A component that is not known has no schema: the rest is checked without it.
+    known = {key: value if key in names or key not in COMPONENTS else None for key, value in recipe.items()}
+    known = dict.fromkeys(COMPONENTS) | known
+    model = recipe_model(names)
+    try:
+        # Through JSON: strict there takes lists for tuples and 1 for 1.0, but no text for a number.
+        checked = model.model_validate_json(json.dumps(known), strict=True)
+    except ValidationError as error:
+        problems.extend(_explain(error, model))
+    except TypeError as error:
+        problems.append(str(error))
+    if problems:
+        raise ConfigError(
+            f"{origin} has {len(problems)} problem{'s' * (len(problems) > 1)}:",
+            "'lightssl recipes show NAME' prints every key of a recipe.",
+            problems,
+        )
+    return checked
+
+
+def _explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    for problem in error.errors():
+        path = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            hint = did_you_mean(str(problem["loc"][-1]), _keys_at(model, problem["loc"][:-1]))
+            yield f"{path}: unknown key. {hint}" if hint else f"{path}: unknown key."
+        elif problem["type"] == "missing":
+            yield f"{path}: missing."
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            yield f"{path}: {message[0].lower()}{message[1:]} (got {problem['input']!r})"
+
+
+def _keys_at(model: type[BaseModel], path: Iterable[Any]) -> list[str]:
+    """Return the keys that a recipe may have at a path."""
+    for part in path:
+        fields = {field.alias or name: field.annotation for name, field in model.model_fields.items()}
+        annotation = fields.get(part)
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        model = annotation
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def dump(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as plain values, with every default filled in."""
+    return recipe.model_dump(mode="json", by_alias=True)
+
+
+def to_yaml(recipe: Recipe) -> str:
+    """Return a recipe as YAML text, with every default filled in."""
+    return yaml.safe_dump(dump(recipe), sort_keys=False, allow_unicode=True, width=120)

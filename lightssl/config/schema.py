@@ -1,0 +1,124 @@
+"""What a recipe may hold.
+
+The options of a backbone, a method or an optimiser are the keyword-only arguments of the thing itself: there is one
+place where they are declared, documented and given a default, and the recipe follows it.
+"""
+
+import inspect
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from lightssl.backbones import BACKBONES
+from lightssl.methods import METHODS
+from lightssl.registry import Registry
+from lightssl.train import OPTIMIZERS
+from lightssl.types import NonNegative, Positive, PositiveInt, Share
+from lightssl.units import Duration
+from lightssl.views.augment import Augmentations
+from lightssl.views.plan import ViewPlan
+
+Channels = tuple[Share, Share, Share]  # red, green, blue, in 0..1
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Card(Section):
+    """What is known about a recipe. No figure here is used by the code."""
+
+    title: str
+    paper: str
+    published: dict[str, float] = {}  # figures of the paper's authors, in percent
+    hardware: str
+    measured: str  # what we ran, and where the result is; or that nobody ran it yet
+
+
+class DataOptions(Section):
+    """How images are read."""
+
+    mean: Channels = (0.485, 0.456, 0.406)  # ImageNet's
+    std: Channels = (0.229, 0.224, 0.225)
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"  # processes that make views, for each training one
+    max_bad_share: Share = 0.01  # of the images seen; a run with more unusable ones stops
+
+
+class ScheduleOptions(Section):
+    """See :class:`lightssl.train.schedule.Schedule`."""
+
+    base_rate: Positive
+    end_rate: NonNegative = 0.0
+    warmup: Duration = Duration(0, "steps")
+    warmup_from: NonNegative = 0.0
+    weight_decay: NonNegative = 0.0
+    weight_decay_end: NonNegative | None = None
+
+
+class TrainOptions(Section):
+    """How long and in what steps."""
+
+    duration: Duration
+    batch_size: PositiveInt  # images in one step over all processes
+    seed: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    checkpoint_every: Duration = Duration(1, "epochs")
+    log_every: Duration = Duration(50, "steps")
+    # Short trainings leave the running statistics of batch norm behind: estimate them again at the end.
+    estimate_batch_norm: bool = False
+
+
+class EvaluationOptions(Section):
+    """How images are fed to the frozen network."""
+
+    image_size: PositiveInt = 224
+    crop_share: Annotated[float, Field(gt=0, le=1)] = (
+        0.875  # side of the central crop over the resized short side: 224 of 256
+    )
+    monitor_every: Duration | None = None  # kNN during training, when the data has labels
+
+
+class Recipe(Section):
+    """A resolved recipe. :func:`recipe_model` narrows ``Any`` to the options of the chosen component."""
+
+    name: str
+    scale: str
+    card: Card
+    backbone: Any
+    method: Any
+    views: ViewPlan
+    augment: Augmentations
+    data: DataOptions = DataOptions()
+    optimizer: Any
+    schedule: ScheduleOptions
+    train: TrainOptions
+    evaluation: EvaluationOptions = EvaluationOptions()
+
+
+COMPONENTS: dict[str, Registry] = {"backbone": BACKBONES, "method": METHODS, "optimizer": OPTIMIZERS}
+
+
+def options_model(name: str, thing: Any) -> type[Section]:
+    """Make the schema of a thing's options from its keyword-only arguments."""
+    function = thing.__init__ if inspect.isclass(thing) else thing
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {"name": (Literal[name], ...)}
+    for parameter in inspect.signature(function).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[parameter.name] = (hints[parameter.name], default)
+    return create_model(f"{name}_options", __base__=Section, **fields)
+
+
+def recipe_model(names: dict[str, str]) -> type[Recipe]:
+    """Make the schema of a recipe that uses these components.
+
+    Args:
+        names: Name of the backbone, method and optimiser, by section.
+    """
+    sections: dict[str, Any] = {
+        section: (options_model(name, COMPONENTS[section][name]), ...) for section, name in names.items()
+    }
+    return create_model("Recipe", __base__=Recipe, **sections)

@@ -1,0 +1,1 @@
+"""To the device: ONNX files, device profiles, latency."""

@@ -1,0 +1,65 @@
+"""What a latency measurement reports: the one row that all targets fill, and its statistics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lightssl.errors import TargetError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Statistics of the time of one run (of one batch), in milliseconds."""
+
+    samples: int
+    latency_ms_min: float
+    latency_ms_mean: float
+    latency_ms_p50: float
+    latency_ms_p90: float
+    latency_ms_p99: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement(Latency):
+    """One model on one target with one setting. None stands for what the target cannot tell."""
+
+    kind: Literal["measured"]
+    device: str  # the processor's own name
+    cores: int  # logical cores that could be used
+    runtime: str
+    runtime_version: str
+    provider: str  # what the runtime computes with
+    threads: int
+    precision: str
+    batch: int  # images in one run
+    model_sha256: str
+    model_bytes: int
+    load_ms: float | None  # from file to ready
+    first_run_ms: float | None  # before any warm-up
+    memory_before_load_mib: float | None  # peak resident memory of the process, runtime loaded, model not
+    peak_memory_mib: float | None  # peak resident memory of the process at the end
+    max_error_vs_torch: float | None  # largest absolute difference of a feature from torch's, on the timed input
+
+
+def summarise(samples_ms: Sequence[float]) -> Latency:
+    """Reduce single times in milliseconds to a :class:`Latency`. Percentiles interpolate linearly, as numpy's.
+
+    Raises:
+        TargetError: There is no sample, or one is not a positive, finite time.
+    """
+    samples = np.asarray(samples_ms, dtype=np.float64)
+    if samples.size == 0 or not np.all(np.isfinite(samples) & (samples > 0)):
+        raise TargetError(
+            "The target returned no usable times.", "Every sample must be a positive number of milliseconds."
+        )
+    p50, p90, p99 = (float(value) for value in np.percentile(samples, [50, 90, 99]))
+    return Latency(
+        samples=samples.size,
+        latency_ms_min=float(samples.min()),
+        latency_ms_mean=float(samples.mean()),
+        latency_ms_p50=p50,
+        latency_ms_p90=p90,
+        latency_ms_p99=p99,
+    )

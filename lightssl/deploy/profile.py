@@ -1,0 +1,85 @@
+"""Device profiles: which target times a model, and with which settings. They are data, ``export/targets/*.yaml``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
+
+from lightssl.deploy.latency import Measurement
+from lightssl.deploy.targets import TARGETS
+from lightssl.errors import ConfigError
+from lightssl.registry import did_you_mean
+from lightssl.resources import resource
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class Profile(BaseModel):
+    """A device profile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    about: str  # what the device is, for people
+    target: str  # a name in TARGETS
+    # Keyword arguments of the target's function, which says what each means.
+    settings: Annotated[Mapping[str, Any], Field(default_factory=dict)]
+
+
+def profile_names() -> list[str]:
+    """Names of the profiles that ship with lightssl."""
+    return sorted(path.stem for path in resource("export", "targets").glob("*.yaml"))
+
+
+def load_profile(name: str | Path) -> Profile:
+    """Read a device profile: one that ships with lightssl, by name, or a YAML file of one's own, by path.
+
+    Raises:
+        ConfigError: There is no such profile, or it is not well-formed; holds all problems found.
+    """
+    path = _find(name)
+    try:
+        return Profile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"Cannot read the device profile {path}: {' '.join(str(error).split())}.") from error
+    except ValidationError as error:
+        raise ConfigError(f"The device profile {path} is wrong:", problems=_problems(error)) from error
+
+
+def bench(
+    model: Path, profile: Profile, *, network: "nn.Module | None" = None, settings: Mapping[str, Any] | None = None
+) -> list[Measurement]:
+    """Time an ONNX model on the device that ``profile`` describes.
+
+    Args:
+        model: ONNX file.
+        profile: From :func:`load_profile`.
+        network: The torch network it was exported from, mapping normalised images to features, for comparison.
+        settings: Takes the place of settings of the same name in the profile.
+
+    Raises:
+        ConfigError: A setting is unknown, missing or of the wrong kind; holds all problems found.
+        TargetError: The target could not run the model.
+    """
+    checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))
+    target = checked(TARGETS[profile.target])
+    try:
+        measurements: list[Measurement] = target(model, network=network, **{**profile.settings, **(settings or {})})
+    except ValidationError as error:
+        raise ConfigError(f"The settings of target {profile.target!r} are wrong:", problems=_problems(error)) from error
+    return measurements
+
+
+def _find(name: str | Path) -> Path:
+    if Path(name).suffix in (".yaml", ".yml"):
+        return Path(name)
+    if name in profile_names():
+        return resource("export", "targets", f"{name}.yaml")
+    hint = did_you_mean(str(name), profile_names()) or ""
+    raise ConfigError(f"Unknown device profile {str(name)!r}.", f"{hint} Known: {', '.join(profile_names())}.".strip())
+
+
+def _problems(error: ValidationError) -> list[str]:
+    return [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]

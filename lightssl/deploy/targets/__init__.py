@@ -1,0 +1,14 @@
+"""Kinds of device that a model can be timed on. One file and one line here make a new one.
+
+A target is a function ``bench(model: Path, *, network: nn.Module | None, ...) -> list[Measurement]``:
+
+- ``model`` is an ONNX file; ``network`` is the torch network it was exported from, for comparison, where there is one.
+- All other arguments are keyword-only and are the keys of ``settings`` in the device profiles
+  (``export/targets/*.yaml``) that name the target; a profile states every one that has no default.
+- It returns one :class:`~lightssl.deploy.latency.Measurement` a setting, made with ``summarise``, and raises
+  TargetError when the device cannot be reached, lacks something or fails.
+"""
+
+from lightssl.registry import Registry
+
+TARGETS = Registry("target", {"cpu": "lightssl.deploy.targets.cpu:bench_cpu"})

@@ -1,0 +1,221 @@
+"""The machine at hand: ONNX Runtime in a fresh process, with torch eager beside it."""
+
+import json
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge
+from torch import Tensor, nn
+
+from lightssl.deploy.latency import Latency, Measurement, summarise
+from lightssl.deploy.onnx import ModelDescription, Normalised, describe_model, evaluation_copy
+from lightssl.errors import ExportError, TargetError
+from lightssl.machine import cpu_name, usable_cores
+from lightssl.resources import resource
+from lightssl.types import NonNegative, Positive, PositiveInt
+
+SEED = 0  # of the input's values
+
+
+def bench_cpu(
+    model: Path,
+    *,
+    network: nn.Module | None = None,
+    threads: Sequence[PositiveInt],
+    batch: PositiveInt,
+    warmup: Annotated[int, Ge(0)],
+    min_samples: PositiveInt,
+    min_seconds: NonNegative,
+    max_seconds: Positive,
+    grace_seconds: Positive,
+) -> list[Measurement]:
+    """Time an ONNX model on this machine's CPU, once for each number of threads.
+
+    ONNX Runtime runs in a process of its own each time, started from ``export/runner/run_onnx.py``, so that memory is
+    the model's alone. Torch eager runs in this process, timed by the same loop, in the faster of its two memory
+    formats; what it needs to load and to hold is not told.
+
+    Args:
+        model: ONNX file with one float32 image input.
+        network: The torch network it was exported from, mapping normalised float32 [B, 3, S, S] to [B, D]. Given it,
+            each row says how far the features are from torch's, and torch eager is timed too.
+        threads: Numbers of threads to time with. Those above the usable cores are left out with a warning.
+        batch: Images in one run.
+        warmup: Runs before the timed ones.
+        min_samples, min_seconds: Sampling goes on until both are reached.
+        max_seconds: Sampling ends here in any case.
+        grace_seconds: What the process may need beyond warm-up and sampling before it is taken for hung.
+
+    Raises:
+        TargetError: There is no such file, ONNX Runtime refuses it or is killed by it, no number of threads fits the
+            machine, or ``network`` is not what is in the file.
+    """
+    try:
+        description = describe_model(model)
+    except ExportError as error:
+        raise TargetError(error.message, error.hint) from error
+    counts = _that_fit(threads)
+    loop = {"warmup": warmup, "min_samples": min_samples, "min_seconds": min_seconds, "max_seconds": max_seconds}
+    row = partial(
+        Measurement,
+        kind="measured",
+        device=cpu_name(),
+        cores=usable_cores(),
+        precision=description.metadata.get("precision", "unknown"),
+        batch=batch,
+        model_sha256=description.sha256,
+        model_bytes=description.bytes,
+    )
+    rows = []
+    for count in counts:
+        arguments = {"threads": count, "batch": batch, "seed": SEED, **loop}
+        timed = _run_onnx(model, arguments, timeout=2 * max_seconds + grace_seconds)
+        reference = None if network is None else _Reference(network, description, timed["input_shape"])
+        rows.append(
+            row(
+                **asdict(summarise(timed["samples_ms"])),
+                runtime=timed["runtime"],
+                runtime_version=timed["runtime_version"],
+                provider=timed["provider"],
+                threads=count,
+                load_ms=timed["load_ms"],
+                first_run_ms=timed["first_run_ms"],
+                memory_before_load_mib=timed["memory_before_load_mib"],
+                peak_memory_mib=timed["peak_memory_mib"],
+                max_error_vs_torch=None if reference is None else reference.error_of(timed),
+            )
+        )
+        if reference is not None:
+            memory_format, latency = reference.time(count, loop)
+            rows.append(
+                row(
+                    **asdict(latency),
+                    runtime="torch eager",
+                    runtime_version=torch.__version__,
+                    provider=f"CPU, {memory_format}",
+                    threads=count,
+                    load_ms=None,
+                    first_run_ms=None,
+                    memory_before_load_mib=None,
+                    peak_memory_mib=None,
+                    max_error_vs_torch=None,
+                )
+            )
+    return rows
+
+
+def _that_fit(threads: Sequence[int]) -> list[int]:
+    cores = usable_cores()
+    fitting = [count for count in threads if count <= cores]
+    if not fitting:
+        raise TargetError(
+            f"Cannot time with {', '.join(map(str, threads)) or 'no'} threads: {cores} cores can be used here.",
+            f"Ask for at most {cores}.",
+        )
+    if len(fitting) < len(threads):
+        left_out = ", ".join(str(count) for count in threads if count > cores)
+        warnings.warn(f"Not timed with {left_out} threads: {cores} cores can be used here.", stacklevel=3)
+    return fitting
+
+
+def _runner() -> Path:
+    return resource("export", "runner", "run_onnx.py")
+
+
+def _run_onnx(model: Path, arguments: Mapping[str, float], *, timeout: float) -> dict[str, Any]:
+    """Run the runner in a fresh process and return what it printed."""
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
+    failed = f"ONNX Runtime could not time {model}"
+    try:
+        process = subprocess.run(
+            [sys.executable, str(_runner()), str(model.resolve()), *options],
+            env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TargetError(
+            f"{failed}: no answer within {timeout:g} s.", "Raise grace_seconds, or take a smaller network."
+        ) from error
+    if process.returncode < 0:
+        raise TargetError(f"{failed}: its process was ended by {signal.Signals(-process.returncode).name}.")
+    if process.returncode > 0:
+        last_line = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
+        raise TargetError(f"{failed}: {last_line}")
+    try:
+        result: dict[str, Any] = json.loads(process.stdout)
+    except json.JSONDecodeError as error:
+        raise TargetError(f"{failed}: its process printed something else than a result.") from error
+    return result
+
+
+class _Reference:
+    """The torch network that a model was exported from, on the input that the runner times the model with.
+
+    Args:
+        network: Maps normalised float32 [B, 3, S, S] to [B, D].
+        description: Of the model.
+        input_shape: As the runner ran it, [B, 3, S, S].
+    """
+
+    def __init__(self, network: nn.Module, description: ModelDescription, input_shape: Sequence[int]) -> None:
+        self._network = evaluation_copy(network)
+        if description.normalises:
+            mean, std = (json.loads(description.metadata[name]) for name in ("mean", "std"))
+            self._network = Normalised(self._network, mean, std)
+        # The runner's own functions: the same input and the same loop for both.
+        self._runner = runpy.run_path(str(_runner()))
+        self._images: Tensor = torch.from_numpy(
+            self._runner["make_input"](input_shape, batch=input_shape[0], seed=SEED)
+        )
+
+    def error_of(self, timed: Mapping[str, Any]) -> float:
+        """Return the largest absolute difference of the runner's output from torch's."""
+        hint = "Give the network that the model was exported from."
+        try:
+            with torch.inference_mode():
+                expected = self._network(self._images).numpy()
+        except RuntimeError as error:
+            raise TargetError(f"The network fails on the model's input {list(self._images.shape)}.", hint) from error
+        if list(expected.shape) != timed["output_shape"]:
+            raise TargetError(
+                f"The network's features have shape {list(expected.shape)}, the model's {timed['output_shape']}.", hint
+            )
+        output = np.asarray(timed["output"], dtype=np.float32)
+        return float(np.abs(output - expected.ravel()[: output.size]).max())
+
+    def time(self, threads: int, loop: Mapping[str, float]) -> tuple[str, Latency]:
+        """Time torch eager in both memory formats; return the name of the faster one and its latency."""
+        timed = {}
+        for name, memory_format in (("contiguous", torch.contiguous_format), ("channels_last", torch.channels_last)):
+            run = partial(self._network.to(memory_format=memory_format), self._images.to(memory_format=memory_format))
+            with torch.inference_mode(), _torch_threads(threads):
+                _, samples_ms = self._runner["measure"](run, **loop)
+            timed[name] = summarise(samples_ms)
+        return min(timed.items(), key=lambda item: item[1].latency_ms_p50)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,82 @@
+"""What every method offers to the training loop."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightssl.backbones.base import Backbone
+from lightssl.types import Clock, StepOutput
+
+
+class Method(nn.Module, ABC):
+    """A self-supervised objective together with the networks that it trains.
+
+    A subclass takes the backbone and the weights of global and local loss terms as positional arguments, and its
+    options as keyword-only ones: they are the recipe's ``method`` keys.
+    """
+
+    @property
+    @abstractmethod
+    def encoder(self) -> Backbone:
+        """The backbone that is evaluated and exported."""
+
+    @abstractmethod
+    def forward(self, views: Sequence[Tensor], clock: Clock) -> StepOutput:
+        """Compute the loss of one batch.
+
+        Args:
+            views: Normalised images, one [V, B, 3, H, W] a resolution: the global views, then the local ones.
+            clock: Where training stands.
+        """
+
+    def after_backward(self, clock: Clock) -> None:
+        """Change gradients before the optimiser uses them."""
+
+    def after_step(self, clock: Clock) -> None:
+        """Update what the optimiser does not: momentum networks, queues."""
+
+
+class Branch(nn.Module):
+    """A backbone with its head: student or teacher, query or key encoder."""
+
+    def __init__(self, backbone: Backbone, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Encode all views; return features [V, B, D] and head outputs [V, B, K], the global views first.
+
+        The backbone runs once for each resolution, the head once for all views.
+        """
+        features = encode_views(self.backbone, views)
+        return features, self.head(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+
+
+def encode_views(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:
+    """Run a backbone once for each resolution, global views first, and return features [V, B, D] of all views.
+
+    Views of one resolution share their batch-norm statistics, and the running statistics see the local views last, as
+    in the published code.
+    """
+    features = []
+    pending = list(views)
+    while pending:
+        size = pending[0].shape[-1]
+        same = [pending.pop(0)]
+        while pending and pending[0].shape[-1] == size:
+            same.append(pending.pop(0))
+        group = torch.cat(same) if len(same) > 1 else same[0]
+        features.append(backbone(group.flatten(0, 1)).unflatten(0, group.shape[:2]))
+    return torch.cat(features)
+
+
+@torch.no_grad()
+def ema_update(averaged: nn.Module, source: nn.Module, momentum: float) -> None:
+    """Move the parameters of ``averaged`` towards ``source``: ``momentum * averaged + (1 - momentum) * source``.
+
+    Buffers, batch-norm statistics among them, are left alone.
+    """
+    torch._foreach_lerp_(list(averaged.parameters()), list(source.parameters()), 1.0 - momentum)

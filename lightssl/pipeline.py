@@ -1,0 +1,589 @@
+"""The whole flow, from images to a timed ONNX file.
+
+    images -> views -> batches -> method (backbone + heads) -> loss -> checkpoint -> evaluate -> export -> latency
+
+Each public function is one command. This is the one place where a recipe is turned into arguments: everything below
+takes plain, typed values.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightssl.backbones import BACKBONES
+from lightssl.backbones.base import Backbone
+from lightssl.backbones.batchnorm import estimate_batch_norm
+from lightssl.backbones.cost import count_cost
+from lightssl.checkpoint import load_checkpoint, load_strictly, load_weights, save_backbone
+from lightssl.config.load import dump, load_recipe, validate
+from lightssl.config.schema import Recipe, Section
+from lightssl.data.decode import UndecodableImage, decode
+from lightssl.data.loader import BadImages, evaluation_loader, pretraining_loader, steps_per_epoch
+from lightssl.data.sources import Source, Subset, open_source, open_splits
+from lightssl.deploy.onnx import ExportResult, export_onnx
+from lightssl.deploy.profile import bench as bench_profile
+from lightssl.deploy.profile import load_profile
+from lightssl.errors import CheckpointError, DataError, LightSSLError
+from lightssl.evaluation import EVALUATIONS
+from lightssl.evaluation.features import Features, extract_features
+from lightssl.evaluation.neighbours import neighbour_gallery
+from lightssl.files import write_json
+from lightssl.images import normalise
+from lightssl.machine import describe_machine, usable_cores, versions
+from lightssl.methods import METHODS
+from lightssl.methods.base import Method
+from lightssl.progress import Narrator, Silent
+from lightssl.reports.page import write_report
+from lightssl.runs import Run, find_run, new_run
+from lightssl.train import OPTIMIZERS
+from lightssl.train.fabric import make_fabric
+from lightssl.train.host import prepare_host
+from lightssl.train.loop import Plan, Trainer
+from lightssl.train.optim import parameter_groups
+from lightssl.train.schedule import Schedule
+from lightssl.types import Clock
+from lightssl.views.maker import ViewMaker
+from lightssl.views.preview import contact_sheet
+
+SAMPLE = "sample"
+
+_BATCH_NORM_IMAGES = 4096  # shown to estimate batch-norm statistics: more moves no figure
+_BATCH_NORM_BATCH = 128
+_EVALUATION_BATCH = 256
+_PARITY_IMAGES = 32
+_SHOWN_IMAGES = 6
+
+
+# ---------------------------------------------------------------------------------------------------------- pretrain
+
+
+def pretrain(
+    recipe: str = "mobilenetv2_dino",
+    *,
+    data: str = SAMPLE,
+    scale: str | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    out: Path | str | None = None,
+    narrator: Narrator | None = None,
+) -> Run:
+    """Pre-train a backbone on unlabelled images.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a YAML file.
+        data: A folder, tar shards, ``torchvision:NAME`` or ``sample``: see :func:`lightssl.data.sources.open_source`.
+        scale: ``paper``, ``small`` or ``quick``; by default what :func:`default_scale` chooses.
+        overrides: Texts like ``train.batch_size=64``.
+        seed: Short for the override ``train.seed``.
+        out: Folder of the run; by default one below ``runs/`` named by time and recipe.
+        narrator: Told how it goes.
+
+    Returns:
+        The run; its backbone is in ``run.weights_path`` unless it was interrupted.
+
+    Raises:
+        LightSSLError: Something the user can mend: see :mod:`lightssl.errors`.
+    """
+    if seed is not None:
+        overrides = [*overrides, f"train.seed={seed}"]
+    resolved = load_recipe(recipe, scale=scale or default_scale(data), overrides=overrides)
+    return _train(
+        resolved, data, out=Path(out) if out is not None else None, resume=None, narrator=narrator or Silent()
+    )
+
+
+def resume(run: Run | Path | str, *, narrator: Narrator | None = None) -> Run:
+    """Go on with a pre-training that was stopped, from its last checkpoint, to the same end as if it had not been.
+
+    Raises:
+        LightSSLError: The folder is not a run, its checkpoint is missing or damaged, or its images have changed.
+    """
+    run = _as_run(run)
+    recipe = validate(run.recipe(), origin=str(run.recipe_path))
+    return _train(recipe, run.environment().get("data", SAMPLE), out=None, resume=run, narrator=narrator or Silent())
+
+
+def default_scale(data: str) -> str:
+    """Choose a scale: ``quick`` for the embedded sample or without a GPU, else ``small``."""
+    return "small" if data != SAMPLE and torch.cuda.is_available() else "quick"
+
+
+def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, narrator: Narrator) -> Run:
+    prepare_host()
+    source = open_source(data, split="train")
+    options = recipe.train
+    plan = _plan(recipe, len(source))
+    checkpoint = None
+    if resume is not None:
+        checkpoint = load_checkpoint(resume.checkpoint_path, recipe=dump(recipe))
+        _check_same_images(resume, source)
+    fabric = make_fabric(options.precision)
+    narrator = narrator if fabric.is_global_zero else Silent()
+    # All processes write to one folder: the first one names it.
+    run = resume or Run(fabric.broadcast(str(new_run(out, recipe.name).folder) if fabric.is_global_zero else ""))
+    narrator.say(f"{recipe.card.title}, scale {recipe.scale}, {_data_sentence(data, source)}")
+    narrator.say(f"Views: {recipe.views.describe()}")
+
+    method = build_method(recipe)
+    bad_images = BadImages(len(source))
+    trainer = Trainer(
+        method,
+        OPTIMIZERS[recipe.optimizer.name](parameter_groups(method), **_options(recipe.optimizer)),
+        Schedule(**_fields(recipe.schedule)),
+        fabric=fabric,
+        run=run,
+        recipe=dump(recipe),
+        plan=plan,
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        seed=options.seed,
+        bad_images=bad_images,
+        max_bad_share=recipe.data.max_bad_share,
+        monitor=_monitor(recipe, data, source) if plan.monitor_every and fabric.is_global_zero else None,
+    )
+    make_views = ViewMaker(recipe.views, recipe.augment, seed=options.seed)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+        narrator.say(f"Going on from step {trainer.step:,} of {plan.total_steps:,} in {run}")
+    elif fabric.is_global_zero:
+        run.write_start(dump(recipe), _environment(data, source))
+        _write_contact_sheet(run, source, make_views)
+        narrator.say(
+            f"{plan.total_steps:,} steps of {plan.batch_size} images, {plan.steps_per_epoch:,} an epoch, in {run}"
+        )
+    batches = pretraining_loader(
+        source,
+        make_views,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        start_step=trainer.step,
+        total_steps=plan.total_steps,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        workers=_workers(recipe),
+        pin_memory=fabric.device.type == "cuda",
+    )
+    with narrator.work("Pre-training", plan.total_steps) as bar:
+
+        def show(clock: Clock, row: Mapping[str, float]) -> None:
+            status = f"loss {row['loss']:.3f}  {row['images_per_s']:.0f} images/s  rank {row['effective_rank']:.0f}"
+            if "knn_top1" in row:
+                status += f"  kNN {row['knn_top1']:.1f} %"
+            bar(clock.step + 1, status)
+
+        finished = trainer.fit(batches, show)
+    if not finished:
+        narrator.say(f"Stopped after step {trainer.step:,}. Go on with: lightssl pretrain --resume {run}")
+        return run
+    if len(bad_images):
+        narrator.say(f"{len(bad_images):,} images could not be used: see {run.skipped_path}")
+    if fabric.is_global_zero:
+        backbone = _standalone(method.encoder, recipe)
+        if recipe.train.estimate_batch_norm:
+            _estimate_batch_norm(backbone, source, recipe)
+        save_backbone(run.weights_path, backbone, _describe_backbone(recipe, backbone))
+        narrator.say(f"Backbone: {run.weights_path}")
+    fabric.barrier()
+    return run
+
+
+def _standalone(encoder: nn.Module, recipe: Recipe) -> Backbone:
+    """Copy a trained encoder to the CPU, without ties to other processes: its batch norm may be synchronised."""
+    backbone = build_backbone(recipe)
+    load_strictly(backbone, encoder.state_dict(), "the trained encoder")
+    return backbone
+
+
+def _plan(recipe: Recipe, images: int) -> Plan:
+    options = recipe.train
+    epoch = steps_per_epoch(images, options.batch_size)
+    total = options.duration.steps(batch_size=options.batch_size, steps_per_epoch=epoch)
+    if total < 1:
+        raise LightSSLError(f"train.duration={options.duration} is shorter than one step.", "Make it longer.")
+    clock = Clock(0, total, epoch, options.batch_size)
+    monitor = recipe.evaluation.monitor_every
+    return Plan(
+        total_steps=total,
+        steps_per_epoch=epoch,
+        batch_size=options.batch_size,
+        log_every=max(1, clock.steps(options.log_every)),
+        checkpoint_every=max(1, clock.steps(options.checkpoint_every)),
+        monitor_every=max(1, clock.steps(monitor)) if monitor is not None else None,
+    )
+
+
+def build_backbone(recipe: Recipe) -> Backbone:
+    """Build the recipe's backbone as it is at the start of training: its weights depend on the seed alone."""
+    torch.manual_seed(recipe.train.seed)
+    backbone: Backbone = BACKBONES[recipe.backbone.name](**_options(recipe.backbone))
+    return backbone
+
+
+def build_method(recipe: Recipe) -> Method:
+    """Build the recipe's method around its backbone."""
+    backbone = build_backbone(recipe)
+    method: Method = METHODS[recipe.method.name](backbone, recipe.views.weights, **_options(recipe.method))
+    return method
+
+
+def _options(section: Section) -> dict[str, Any]:
+    """Return the keyword arguments that a component's section of the recipe holds."""
+    return {key: value for key, value in _fields(section).items() if key != "name"}
+
+
+def _fields(section: Section) -> dict[str, Any]:
+    return {key: getattr(section, key) for key in type(section).model_fields}
+
+
+def _workers(recipe: Recipe) -> int:
+    # On a small CPU-only machine the views and the network want the same cores: one process draws ahead.
+    if recipe.data.workers != "auto":
+        return recipe.data.workers
+    return max(1, min(8, usable_cores() - 1))
+
+
+def _data_sentence(data: str, source: Source) -> str:
+    if data == SAMPLE:
+        return (
+            f"on the embedded sample ({len(source):,} Fashion-MNIST images), as no --data was given. "
+            "Use your own images with --data DIR"
+        )
+    return f"on {len(source):,} images of {source.name}"
+
+
+def _environment(data: str, source: Source) -> dict[str, Any]:
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": ["lightssl", *sys.argv[1:]] if Path(sys.argv[0]).stem == "lightssl" else None,
+        "data": data,
+        "images": len(source),
+        "machine": describe_machine(),
+        "versions": versions(),
+    }
+
+
+def _check_same_images(run: Run, source: Source) -> None:
+    before = run.environment().get("images")
+    if before is not None and before != len(source):
+        raise DataError(
+            f"{run} was started on {before:,} images; {source.name} now holds {len(source):,}.",
+            "Put the images back as they were, or start a new run.",
+        )
+
+
+def _write_contact_sheet(run: Run, source: Source, make_views: ViewMaker) -> None:
+    """Draw the views of a few images, spread over the source."""
+    indices, images = [], []
+    for index in np.linspace(0, len(source) - 1, min(4 * _SHOWN_IMAGES, len(source)), dtype=int).tolist():
+        try:
+            images.append(decode(source.read(index)))
+        except UndecodableImage:
+            continue
+        indices.append(index)
+        if len(images) == _SHOWN_IMAGES:
+            break
+    if images:
+        contact_sheet(images, make_views, indices=indices).save(run.views_path)
+
+
+def _estimate_batch_norm(network: nn.Module, source: Source, recipe: Recipe) -> None:
+    """Estimate batch-norm statistics on training images as an evaluation shows them."""
+    order = np.random.default_rng(recipe.train.seed).permutation(len(source))[:_BATCH_NORM_IMAGES]
+    loader = evaluation_loader(
+        Subset(source, order, source.name),
+        size=recipe.evaluation.image_size,
+        crop_share=recipe.evaluation.crop_share,
+        batch_size=min(_BATCH_NORM_BATCH, len(order)),
+        workers=_workers(recipe),
+    )
+
+    def batches() -> Iterator[Tensor]:
+        for images, _ in loader:
+            if len(images) > 1:
+                yield normalise(images, recipe.data.mean, recipe.data.std)
+
+    estimate_batch_norm(network, batches())
+
+
+def _describe_backbone(recipe: Recipe, backbone: Backbone) -> dict[str, Any]:
+    size = recipe.evaluation.image_size
+    cost = count_cost(backbone, size)
+    return {
+        "backbone": {"name": recipe.backbone.name, **_options(recipe.backbone)},
+        "feature_width": backbone.feature_width,
+        "input_size": size,
+        "mean": recipe.data.mean,
+        "std": recipe.data.std,
+        "flops": cost.flops,
+        "parameters": cost.parameters,
+        "recipe": recipe.name,
+        "scale": recipe.scale,
+        "lightssl": versions()["lightssl"],
+    }
+
+
+def load_backbone(run: Run | Path | str | None = None) -> Backbone:
+    """Load a pre-trained backbone, in eval mode.
+
+    Args:
+        run: A run, its folder, or a ``.safetensors`` file that ``lightssl pretrain`` wrote; by default the latest run.
+
+    Returns:
+        A network that maps normalised images [B, 3, H, W] to features [B, D].
+    """
+    if run is not None and not isinstance(run, Run) and Path(run).suffix == ".safetensors":
+        path = Path(run)
+    else:
+        path = _as_run(run).weights_path
+        if not path.exists():
+            raise CheckpointError(
+                f"{path.parent} has no pre-trained backbone yet: its training has not come to an end.",
+                f"Go on with it: lightssl pretrain --resume {path.parent}",
+            )
+    tensors, description = load_weights(path)
+    options = dict(description["backbone"])
+    backbone: Backbone = BACKBONES[options.pop("name")](**options)
+    load_strictly(backbone, tensors, path)
+    return backbone.eval()
+
+
+# ---------------------------------------------------------------------------------------------------------- evaluate
+
+
+def evaluate(
+    run: Run | Path | str | None = None,
+    *,
+    tasks: Sequence[str] = ("knn", "linear"),
+    data: str | None = None,
+    test_data: str | None = None,
+    narrator: Narrator | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measure what the frozen features are worth, beside those of the same network at random initialisation.
+
+    The random network is measured twice: with batch norm as initialised, and with its statistics estimated on the
+    training images. Neither is the better baseline everywhere.
+
+    Args:
+        run: By default the latest run.
+        tasks: Names in :data:`lightssl.evaluation.EVALUATIONS`.
+        data: Labelled images; by default those that the run was trained on.
+        test_data: Labelled test images, if they lie elsewhere.
+        narrator: Told how it goes.
+
+    Returns:
+        For each task what was also written to the run folder: ``{"task", "results", "data"}``; each result holds
+        ``network`` and ``top1`` in percent.
+    """
+    narrator = narrator or Silent()
+    run = _as_run(run)
+    recipe = validate(run.recipe(), origin=str(run.recipe_path))
+    functions = {task: EVALUATIONS[task] for task in tasks}
+    data = data or run.environment().get("data", SAMPLE)
+    train, test, split = open_splits(data, test_data, seed=recipe.train.seed)
+    pretrained = load_backbone(run)
+    prepare_host()
+
+    networks = {
+        "pre-trained": lambda: pretrained,
+        "random, batch norm as initialised": lambda: build_backbone(recipe),
+        "random, batch norm estimated": lambda: _with_estimated_batch_norm(build_backbone(recipe), train, recipe),
+    }
+    results: dict[str, list[dict[str, Any]]] = {task: [] for task in tasks}
+    with narrator.work("Evaluating", len(networks) * (len(train) + len(test) + 1000 * len(tasks))) as bar:
+        done = 0
+
+        def advance(by: int, status: str) -> None:
+            nonlocal done
+            done += by
+            bar(done, status)
+
+        for name, make in networks.items():
+            features = _features(make(), train, test, recipe, partial(advance, status=name))
+            for task, function in functions.items():
+                results[task].append({"network": name, **function(features, seed=recipe.train.seed)})
+                advance(1000, f"{task}, {name}")
+            if name == "pre-trained":
+                gallery = neighbour_gallery(features, _pixels(train), _pixels(test), seed=recipe.train.seed)
+                write_json(run.evaluation_path("neighbours"), gallery)
+    written = {}
+    for task in tasks:
+        written[task] = {
+            "task": task,
+            "results": results[task],
+            "data": {
+                "train": train.name,
+                "train_images": len(train),
+                "test": test.name,
+                "test_images": len(test),
+                "split": split,
+            },
+            "seed": recipe.train.seed,
+        }
+        write_json(run.evaluation_path(task), written[task])
+    return written
+
+
+def _pixels(source: Source) -> Callable[[int], np.ndarray]:
+    return lambda index: decode(source.read(index))
+
+
+def _with_estimated_batch_norm(backbone: Backbone, source: Source, recipe: Recipe) -> Backbone:
+    _estimate_batch_norm(backbone, source, recipe)
+    return backbone
+
+
+def _features(
+    network: nn.Module, train: Source, test: Source, recipe: Recipe, on_batch: Callable[[int], None] | None = None
+) -> Features:
+    extracted: list[tuple[Tensor, Tensor, Tensor]] = []
+    for source in (train, test):
+        loader = evaluation_loader(
+            source,
+            size=recipe.evaluation.image_size,
+            crop_share=recipe.evaluation.crop_share,
+            batch_size=_EVALUATION_BATCH,
+            workers=_workers(recipe),
+        )
+        features, indices = extract_features(
+            network, loader, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch
+        )
+        labels = torch.from_numpy(np.asarray(source.labels))[indices]
+        extracted.append((features, labels, indices))
+    (train_features, train_labels, train_indices), (test_features, test_labels, test_indices) = extracted
+    return Features(
+        train=train_features,
+        train_labels=train_labels,
+        train_indices=train_indices,
+        test=test_features,
+        test_labels=test_labels,
+        test_indices=test_indices,
+        classes=list(train.classes or []),
+    )
+
+
+def _monitor(recipe: Recipe, data: str, source: Source) -> Callable[[nn.Module], Mapping[str, float]]:
+    """Return the check that runs during training: kNN of a copy with estimated batch-norm statistics."""
+    train, test, _ = open_splits(data, seed=recipe.train.seed)
+    knn = EVALUATIONS["knn"]
+
+    def monitor(encoder: nn.Module) -> Mapping[str, float]:
+        network = _standalone(encoder, recipe)
+        _estimate_batch_norm(network, source, recipe)
+        return {"knn_top1": knn(_features(network, train, test, recipe), seed=recipe.train.seed)["top1"]}
+
+    return monitor
+
+
+# ------------------------------------------------------------------------------------------- export, bench and report
+
+
+def export(
+    run: Run | Path | str | None = None,
+    *,
+    out: Path | str | None = None,
+    include_normalisation: bool = True,
+    narrator: Narrator | None = None,
+) -> ExportResult:
+    """Write the pre-trained backbone as one ONNX file, checked against torch on random and on real images.
+
+    Args:
+        run: By default the latest run.
+        out: The file; by default ``export/model.onnx`` in the run folder.
+        include_normalisation: The graph takes RGB in 0..1 and normalises it, rather than normalised images.
+        narrator: Told how it goes.
+
+    Raises:
+        ExportError: The exported network does not compute the same; no file is left.
+    """
+    run = _as_run(run)
+    recipe = validate(run.recipe(), origin=str(run.recipe_path))
+    path = Path(out) if out is not None else run.onnx_path
+    backbone = load_backbone(run)
+    source = open_source(run.environment().get("data", SAMPLE), split="train")
+    shown = Subset(source, np.arange(min(_PARITY_IMAGES, len(source))), source.name)
+    loader = evaluation_loader(
+        shown, size=recipe.evaluation.image_size, crop_share=recipe.evaluation.crop_share, batch_size=_PARITY_IMAGES
+    )
+    images = next(iter(loader), (None,))[0]
+    with (narrator or Silent()).work("Exporting", 1) as bar:
+        result = export_onnx(
+            backbone,
+            path,
+            input_size=recipe.evaluation.image_size,
+            mean=recipe.data.mean,
+            std=recipe.data.std,
+            include_normalisation=include_normalisation,
+            metadata={"recipe": recipe.name, "scale": recipe.scale, "backbone": recipe.backbone.name},
+            images=images,
+        )
+        bar(1)
+    write_json(path.with_suffix(".json"), asdict(result))
+    return result
+
+
+def bench(
+    models: Sequence[Path | str] = (), *, target: str = "cpu", narrator: Narrator | None = None
+) -> list[dict[str, Any]]:
+    """Time exported models on a target.
+
+    Args:
+        models: ONNX files; by default the one of the latest run, which is then timed beside torch.
+        target: A device profile in ``export/targets``, or the path of one.
+        narrator: Told how it goes.
+
+    Returns:
+        One row for each model, runtime and number of threads: :class:`lightssl.deploy.latency.Measurement` as a
+        dictionary, with the model's path. For the model of a run they are also written to the run folder.
+    """
+    profile = load_profile(target)
+    chosen = [Path(model) for model in models] or [_exported(find_run())]
+    all_rows: list[dict[str, Any]] = []
+    with (narrator or Silent()).work(f"Timing on {target}", len(chosen)) as bar:
+        for done, model in enumerate(chosen):
+            bar(done, model.name)
+            run = _run_of(model)
+            measurements = bench_profile(model, profile, network=load_backbone(run) if run else None)
+            rows = [{"model": str(model), **asdict(measurement)} for measurement in measurements]
+            if run is not None:
+                result = {"target": target, "machine": describe_machine(), "versions": versions(), "rows": rows}
+                write_json(run.bench_path(Path(target).stem), result)
+            all_rows += rows
+        bar(len(chosen))
+    return all_rows
+
+
+def _exported(run: Run) -> Path:
+    if not run.onnx_path.exists():
+        raise LightSSLError(f"{run} has no exported model yet.", "Write one with: lightssl export --onnx")
+    return run.onnx_path
+
+
+def _run_of(model: Path) -> Run | None:
+    """Return the run that a model lies in, if it is the one that was exported there."""
+    run = Run(model.parent.parent)
+    return run if run.recipe_path.exists() and model.resolve() == run.onnx_path.resolve() else None
+
+
+def report(run: Run | Path | str | None = None, *, out: Path | str | None = None) -> Path:
+    """Write one self-contained HTML page about a run, and return its path.
+
+    Args:
+        run: By default the latest run.
+        out: The file; by default ``report.html`` in the run folder.
+    """
+    return write_report(_as_run(run).folder, Path(out) if out is not None else None)
+
+
+def _as_run(run: Run | Path | str | None) -> Run:
+    return run if isinstance(run, Run) else find_run(run)
+
+
+__all__ = ["bench", "default_scale", "evaluate", "export", "load_backbone", "pretrain", "report", "resume"]

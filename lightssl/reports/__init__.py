@@ -1,0 +1,1 @@
+"""What a person looks at: the page about a run and the curves on it."""

@@ -1,0 +1,70 @@
+"""Curves as inline SVG that take their colours from the page, so that they suit a light and a dark one."""
+
+import re
+from collections.abc import Sequence
+from io import StringIO
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+BINS = 300  # more points than this are drawn as the mean and the range of equal stretches
+
+# Stand-ins: matplotlib knows no CSS variables. Each is replaced by one in the finished SVG.
+_THEME = {"#010101": "var(--muted)", "#020202": "var(--accent)", "#030303": "var(--line)"}
+_TEXT, _CURVE, _GRID = _THEME
+
+
+def curve(x: Sequence[float], y: Sequence[float], *, name: str, x_label: str) -> str:
+    """Draw one quantity over training.
+
+    Args:
+        x: Steps or epochs, ascending.
+        y: The quantity, as long as ``x``; values that are not finite leave a gap.
+        name: Unique on the page; keeps the ids of several drawings apart, and says what is drawn to who cannot see it.
+        x_label: Of the horizontal axis.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    figure = Figure(figsize=(4.2, 2.3), layout="constrained", facecolor="none")
+    axes = figure.add_subplot(facecolor="none")
+    values = np.asarray(y, dtype=float)
+    positions, mean, low, high = _bins(np.asarray(x, dtype=float), np.where(np.isfinite(values), values, np.nan))
+    if len(positions) < len(x):
+        axes.fill_between(positions, low, high, color=_CURVE, alpha=0.2, linewidth=0)
+    axes.plot(positions, mean, color=_CURVE, linewidth=1.6, marker="o" if len(positions) < 30 else None, markersize=3)
+    axes.set_xlabel(x_label, color=_TEXT, fontsize=9)
+    axes.grid(color=_GRID, linewidth=0.6)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(colors=_TEXT, labelsize=9, length=0)
+    axes.ticklabel_format(axis="y", scilimits=(-3, 5))
+    axes.yaxis.get_offset_text().set(color=_TEXT, fontsize=9)
+    axes.margins(x=0.02)
+    return _to_svg(figure, name)
+
+
+def _bins(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Reduce many points to the mean position, and the mean, least and greatest value, of equal stretches."""
+    if len(x) <= BINS:
+        return x, y, y, y
+    parts = zip(np.array_split(x, BINS), np.array_split(y, BINS), strict=True)
+    reduced = [(px.mean(), py.mean(), py.min(), py.max()) for px, py in parts]
+    positions, mean, low, high = np.array(reduced).T
+    return positions, mean, low, high
+
+
+def _to_svg(figure: Figure, name: str) -> str:
+    text = StringIO()
+    # Letters stay text in the font of the page; the fixed salt makes the same run give the same page.
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    # A <style> inside of an inline SVG would hold for the whole page.
+    svg = re.sub(r"<(metadata|style)\b.*?</\1>", "", svg, flags=re.DOTALL)
+    for stand_in, variable in _THEME.items():
+        svg = svg.replace(stand_in, variable)
+    prefix = re.sub(r"\W", "-", name)
+    svg = re.sub(r'\bid="|url\(#|href="#', lambda match: f"{match[0]}{prefix}-", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{prefix}" ', 1)

@@ -1,0 +1,140 @@
+"""A run is a folder: the resolved recipe, checkpoints, metrics, and everything later made from them."""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lightssl.errors import LightSSLError
+from lightssl.files import write_json, write_text
+
+DEFAULT_ROOT = Path("runs")
+
+
+class Run:
+    """The folder of one run, and where things lie in it."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def recipe_path(self) -> Path:
+        """The resolved recipe. A folder with this file is a run."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def environment_path(self) -> Path:
+        """Machine, versions, seed and command."""
+        return self.folder / "environment.json"
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """The newest state of the training, to resume from."""
+        return self.folder / "checkpoints" / "last.pt"
+
+    @property
+    def metrics_path(self) -> Path:
+        """One JSON object for each logged step."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def skipped_path(self) -> Path:
+        """One JSON object for each image that could not be used."""
+        return self.folder / "skipped.jsonl"
+
+    @property
+    def weights_path(self) -> Path:
+        """The pre-trained backbone, as safetensors; a JSON file of the same name describes it."""
+        return self.folder / "backbone.safetensors"
+
+    @property
+    def views_path(self) -> Path:
+        """Contact sheet of the views that the network saw."""
+        return self.folder / "views.png"
+
+    @property
+    def onnx_path(self) -> Path:
+        """The exported network."""
+        return self.folder / "export" / "model.onnx"
+
+    @property
+    def report_path(self) -> Path:
+        """The page about this run."""
+        return self.folder / "report.html"
+
+    def evaluation_path(self, task: str) -> Path:
+        """Result of an evaluation task."""
+        return self.folder / "evaluate" / f"{task}.json"
+
+    def bench_path(self, target: str) -> Path:
+        """Latencies on a target."""
+        return self.folder / "bench" / f"{target}.json"
+
+    def recipe(self) -> dict[str, Any]:
+        """Read the resolved recipe."""
+        try:
+            recipe = yaml.safe_load(self.recipe_path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise LightSSLError(
+                f"{self.folder} is not a run: its recipe.yaml cannot be read ({error}).",
+                "Name the folder that 'lightssl pretrain' wrote.",
+            ) from error
+        if not isinstance(recipe, dict):
+            raise LightSSLError(f"{self.recipe_path} does not hold a recipe.", "Was it changed by hand?")
+        return recipe
+
+    def write_start(self, recipe: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        """Write what is known before training starts."""
+        write_text(self.recipe_path, yaml.safe_dump(dict(recipe), sort_keys=False, allow_unicode=True, width=120))
+        write_json(self.environment_path, dict(environment))
+
+    def environment(self) -> dict[str, Any]:
+        """Read machine, versions, seed and command; empty if they are missing."""
+        try:
+            value = json.loads(self.environment_path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return value if isinstance(value, dict) else {}
+
+
+def new_run(out: Path | None, recipe_name: str) -> Run:
+    """Choose the folder of a new run: ``out``, or one named by time and recipe below ``runs/``.
+
+    Raises:
+        LightSSLError: ``out`` already holds a run.
+    """
+    folder = out or DEFAULT_ROOT / f"{datetime.now():%Y%m%d-%H%M%S}-{recipe_name}"
+    run = Run(folder)
+    if run.recipe_path.exists():
+        raise LightSSLError(
+            f"{folder} already holds a run.",
+            f"Continue it with --resume {folder}, or choose another folder with --out.",
+        )
+    return run
+
+
+def find_run(folder: Path | str | None = None) -> Run:
+    """Return the run in ``folder``, or the latest one below ``runs/`` if none is named.
+
+    Raises:
+        LightSSLError: There is no run.
+    """
+    if folder is not None:
+        run = Run(folder)
+        if not run.recipe_path.exists():
+            raise LightSSLError(
+                f"{folder} is not a run: it has no recipe.yaml.", "Name the folder that 'lightssl pretrain' wrote."
+            )
+        return run
+    found = sorted(DEFAULT_ROOT.glob("*/recipe.yaml"), key=lambda path: path.stat().st_mtime_ns)
+    if not found:
+        raise LightSSLError(
+            "There is no run below ./runs yet.", "Make one with 'lightssl pretrain', or name the folder of a run."
+        )
+    return Run(found[-1].parent)

@@ -1,0 +1,52 @@
+"""Devices, precision and processes, all by lightning-fabric.
+
+The same code runs as one process, under ``torchrun`` and on several machines: torchrun's environment says which.
+"""
+
+import os
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
+
+from lightssl.errors import TrainingError
+from lightssl.machine import has_native_bf16
+
+
+def make_fabric(precision: str = "auto") -> Fabric:
+    """Set up this process for training: one device a process, as many processes as torchrun started.
+
+    Args:
+        precision: One of Fabric's, or ``auto``: bf16 or fp16 autocast on an accelerator that has it, fp32 on a CPU.
+
+    Raises:
+        TrainingError: The precision does not work on this machine.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    # Buffers are not broadcast: batch norm is synchronised, and the method keeps its own equal on all processes.
+    strategy = DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto"
+    fabric = Fabric(
+        devices=per_machine,
+        num_nodes=processes // per_machine,
+        strategy=strategy,
+        precision=_choose_precision(precision),  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def _choose_precision(precision: str) -> str:
+    on_gpu = torch.cuda.is_available()
+    if precision == "auto":
+        if not on_gpu:
+            return "32-true"
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    if precision == "16-mixed" and not on_gpu:
+        raise TrainingError("train.precision=16-mixed needs a GPU.", "Use 32-true on a CPU.")
+    if precision == "bf16-mixed" and not on_gpu and not has_native_bf16():
+        raise TrainingError(
+            "This CPU has no bfloat16 arithmetic: training in it would be many times slower than in fp32.",
+            "Use --set train.precision=32-true.",
+        )
+    return precision

@@ -1,0 +1,241 @@
+"""The training loop: batches in, a trained method and its checkpoints out."""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightssl.checkpoint import load_strictly, save_checkpoint
+from lightssl.collapse import effective_rank, feature_std
+from lightssl.data.loader import BadImages, clear_worker_errors
+from lightssl.distributed import mean_over_processes
+from lightssl.errors import TrainingError
+from lightssl.images import normalise
+from lightssl.methods.base import Method
+from lightssl.runs import Run
+from lightssl.train.batchnorm import synchronise_batch_norm
+from lightssl.train.log import MetricsLog
+from lightssl.train.schedule import Schedule
+from lightssl.types import Batch, Clock, StepOutput
+
+
+class Observer(Protocol):
+    """Watches a training, to show it to somebody."""
+
+    def __call__(self, clock: Clock, row: Mapping[str, float]) -> None:
+        """See the step just done and what was logged of it; called in the first process only."""
+
+
+@dataclass
+class Plan:
+    """How long to train, and how often to write something down. All in steps."""
+
+    total_steps: int
+    steps_per_epoch: int
+    batch_size: int  # over all processes
+    log_every: int
+    checkpoint_every: int
+    monitor_every: int | None = None
+
+    def clock(self, step: int) -> Clock:
+        """The clock at a step."""
+        return Clock(step, self.total_steps, self.steps_per_epoch, self.batch_size)
+
+
+@dataclass
+class _Interval:
+    """What has gathered since the last logged step."""
+
+    started: float = field(default_factory=time.perf_counter)
+    losses: list[Tensor] = field(default_factory=list)
+    first_step: int = 0
+
+
+class Trainer:
+    """Trains one method.
+
+    Args:
+        method: What is trained; the network that comes out is ``method.encoder``.
+        optimizer: Over the groups of :func:`lightssl.train.optim.parameter_groups`.
+        schedule: Sets learning rate and weight decay before every step.
+        fabric: Devices, precision and processes.
+        run: Folder for checkpoints and metrics.
+        recipe: The resolved recipe, kept with every checkpoint.
+        plan: How long.
+        mean: Of each colour channel, to normalise images.
+        std: Of each colour channel, to normalise images.
+        seed: Seeds what a method draws at random, together with the step and the process.
+        bad_images: Tally of unusable images.
+        max_bad_share: Largest share of unusable images that is put up with.
+        monitor: Called with the encoder every ``plan.monitor_every`` steps and after the last one; what it returns is
+            logged.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        *,
+        fabric: Fabric,
+        run: Run,
+        recipe: Mapping[str, Any],
+        plan: Plan,
+        mean: tuple[float, float, float],
+        std: tuple[float, float, float],
+        seed: int,
+        bad_images: BadImages,
+        max_bad_share: float,
+        monitor: Callable[[nn.Module], Mapping[str, float]] | None = None,
+    ) -> None:
+        synchronise_batch_norm(method, fabric.device)
+        self.method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.wrapped = fabric.setup_module(method)
+        self.optimizer = optimizer
+        self._stepper: Any = fabric.setup_optimizers(optimizer)  # the same, with loss scaling where precision needs it
+        self.schedule = schedule
+        self.fabric = fabric
+        self.run = run
+        self.recipe = recipe
+        self.plan = plan
+        self.mean, self.std = mean, std
+        self.seed = seed
+        self.bad_images, self.max_bad_share = bad_images, max_bad_share
+        self.monitor = monitor
+        self.step = 0  # steps done
+
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint of :func:`lightssl.checkpoint.load_checkpoint`."""
+        load_strictly(self.method, checkpoint["state"]["method"], "the checkpoint")
+        self.optimizer.load_state_dict(checkpoint["state"]["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(checkpoint["state"]["precision"])
+        self.step = checkpoint["step"]
+
+    def save(self) -> None:
+        """Write a checkpoint; all processes come together here."""
+        if self.fabric.is_global_zero:
+            save_checkpoint(
+                self.run.checkpoint_path,
+                state={
+                    "method": self.method.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of fp16
+                },
+                recipe=self.recipe,
+                step=self.step,
+            )
+        self.fabric.barrier()
+
+    def fit(self, batches: Iterable[Batch], observer: Observer) -> bool:
+        """Train from ``self.step`` to the end.
+
+        Args:
+            batches: This process's batches, the first one that of step ``self.step``.
+            observer: Shown every logged step.
+
+        Returns:
+            Whether the end was reached; False after an interrupt, when the state has been saved.
+
+        Raises:
+            TrainingError: The loss is not finite. The last checkpoint is kept.
+            DataError: Too many images cannot be used.
+        """
+        self.method.train()
+        interval = _Interval(first_step=self.step)
+        with clear_worker_errors(), self._log() as log, interruptible() as interrupted:
+            for batch in batches:
+                clock = self.plan.clock(self.step)
+                rate, decay = self.schedule.apply(self.optimizer, clock)
+                output = self._train_step(batch, clock)
+                interval.losses.append(output.loss.detach())
+                self.bad_images.add(batch.bad, seen=len(batch.indices))
+                self.step += 1
+
+                due = self._due(self.plan.checkpoint_every) or interrupted()
+                if self._due(self.plan.log_every) or due:
+                    row = self._summarise(interval, output, clock) | {"learning_rate": rate, "weight_decay": decay}
+                    if self.monitor is not None and self.plan.monitor_every and self._due(self.plan.monitor_every):
+                        row |= self.monitor(self.method.encoder)
+                    if log is not None:
+                        log.write(clock.step, row)
+                        observer(clock, row)
+                    self.bad_images.write(self.run.skipped_path)
+                    self.bad_images.check(self.max_bad_share)
+                    interval = _Interval(first_step=self.step)
+                if due:
+                    self.save()
+                if interrupted():
+                    break
+        return self.step >= self.plan.total_steps
+
+    def _train_step(self, batch: Batch, clock: Clock) -> StepOutput:
+        # What a method draws depends on the step alone, so a resumed run draws the same.
+        torch.manual_seed(hash((self.seed, clock.step, self.fabric.global_rank)))
+        views = [
+            normalise(group.to(self.fabric.device, non_blocking=True), self.mean, self.std) for group in batch.views
+        ]
+        output: StepOutput = self.wrapped(views, clock)
+        self._stepper.zero_grad(set_to_none=True)
+        self.fabric.backward(output.loss)
+        self.method.after_backward(clock)
+        self._stepper.step()
+        self.method.after_step(clock)
+        return output
+
+    def _due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.plan.total_steps
+
+    def _log(self) -> AbstractContextManager[MetricsLog | None]:
+        return MetricsLog(self.run.metrics_path, start_step=self.step) if self.fabric.is_global_zero else nullcontext()
+
+    def _summarise(self, interval: _Interval, output: StepOutput, clock: Clock) -> dict[str, float]:
+        """Bring the numbers of the last steps to the host, and stop if a loss was not finite."""
+        losses = mean_over_processes(torch.stack(interval.losses)).tolist()
+        for offset, loss in enumerate(losses):
+            if loss != loss or loss in (float("inf"), float("-inf")):
+                raise TrainingError(
+                    f"The loss is {loss} at step {interval.first_step + offset}.",
+                    f"The checkpoint before it is kept: {self.run.checkpoint_path}. Lower the learning rate "
+                    "(--set schedule.base_rate=...) or lengthen the warm-up.",
+                )
+        seconds = time.perf_counter() - interval.started
+        return {
+            "epoch": (clock.step + 1) / clock.steps_per_epoch,
+            "loss": sum(losses) / len(losses),
+            "images_per_s": len(losses) * clock.batch_size / seconds,
+            "feature_std": feature_std(output.features),
+            "effective_rank": effective_rank(output.features),
+            **{name: float(value) for name, value in output.logs.items()},
+        }
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or termination request into a question that the loop asks between steps.
+
+    A second one interrupts at once.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set  # only the main thread may handle signals
+        return
+
+    def ask(number: int, _frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

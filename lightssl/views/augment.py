@@ -1,0 +1,112 @@
+"""Which colour and blur a view is given: flip, colour jitter, grey, Gaussian blur, solarize, as published.
+
+Each view's probabilities follow its role: the first global view, the other global views, the local views. lightssl
+holds the randomness, drawn from a generator that is handed in, so that a view depends on its key alone; what is drawn
+here is applied in :mod:`lightssl.views.pixels`. The two are apart so that reading a recipe imports no image library.
+"""
+
+from typing import Annotated, Literal, NamedTuple, Self
+
+import numpy as np
+from annotated_types import Interval
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from lightssl.types import NonNegative, Positive, Share
+
+Role = Literal["global_1", "global_2", "local"]
+
+JitterOperation = Literal["brightness", "contrast", "saturation", "hue"]
+
+
+class ByRole(BaseModel):
+    """A probability for each role of a view."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    global_1: Share  # the first global view
+    global_2: Share  # every other global view
+    local: Share
+
+
+class Jitter(BaseModel):
+    """Colour jitter as torchvision's ColorJitter: factors from U(1 - x, 1 + x), the hue moved by U(-hue, hue) turns."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    probability: Share
+    brightness: NonNegative
+    contrast: NonNegative
+    saturation: NonNegative
+    hue: Annotated[float, Interval(ge=0, le=0.5)]
+
+
+class Blur(BaseModel):
+    """Gaussian blur with a standard deviation from U(sigma), in pixels of the view."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sigma: tuple[Positive, Positive]
+    probability: ByRole
+
+    @model_validator(mode="after")
+    def _sigma_is_ascending(self) -> Self:
+        if self.sigma[0] > self.sigma[1]:
+            raise ValueError(f"sigma must ascend, got [{self.sigma[0]:g}, {self.sigma[1]:g}]")
+        return self
+
+
+class Solarize(BaseModel):
+    """Inversion of the values from ``threshold`` up."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threshold: Annotated[int, Field(ge=0, le=255)]
+    probability: ByRole
+
+
+class Drawn(NamedTuple):
+    """What was drawn for one view, in the order in which it is applied."""
+
+    flip: bool
+    jitter: tuple[tuple[JitterOperation, float], ...]  # each operation and its factor; empty: left alone
+    grey: bool
+    blur: float | None  # sigma in pixels
+    solarize: int | None  # threshold
+
+
+class Augmentations(BaseModel):
+    """The distribution that a view's colour and blur are drawn from: ``recipes/augment/*.yaml``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    flip: Share
+    jitter: Jitter
+    grey: Share
+    blur: Blur
+    solarize: Solarize
+
+    def sample(self, rng: np.random.Generator, role: Role) -> Drawn:
+        """Draw the augmentations of one view in this role."""
+        flip, jitter, grey, blur, solarize = rng.random(5).tolist()
+        return Drawn(
+            flip=flip < self.flip,
+            jitter=self._sample_jitter(rng) if jitter < self.jitter.probability else (),
+            grey=grey < self.grey,
+            blur=rng.uniform(*self.blur.sigma) if blur < getattr(self.blur.probability, role) else None,
+            solarize=self.solarize.threshold if solarize < getattr(self.solarize.probability, role) else None,
+        )
+
+    def _sample_jitter(self, rng: np.random.Generator) -> tuple[tuple[JitterOperation, float], ...]:
+        jitter = self.jitter
+        operations: tuple[tuple[JitterOperation, float], ...] = (
+            ("brightness", _factor(rng, jitter.brightness)),
+            ("contrast", _factor(rng, jitter.contrast)),
+            ("saturation", _factor(rng, jitter.saturation)),
+            ("hue", rng.uniform(-jitter.hue, jitter.hue)),
+        )
+        return tuple(operations[position] for position in rng.permutation(4))
+
+
+def _factor(rng: np.random.Generator, spread: float) -> float:
+    """Draw a factor around 1, never below 0."""
+    return rng.uniform(max(0.0, 1 - spread), 1 + spread)

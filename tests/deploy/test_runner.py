@@ -1,0 +1,112 @@
+"""The runner is tested as it is used: a script in a process of its own, with nothing of lightssl in reach."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from lightssl.deploy.profile import load_profile
+from lightssl.resources import resource
+
+RUNNER = resource("export", "runner", "run_onnx.py")
+QUICK = ["--warmup=1", "--min-samples=3", "--min-seconds=0", "--max-seconds=1"]
+# None in sys.modules makes an import fail.
+ALONE = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(["lightssl", "torch", "onnx", "yaml", "pydantic"]))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def runner() -> dict[str, Any]:
+    return runpy.run_path(str(RUNNER))
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", "-c", ALONE, str(RUNNER), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+def save(path: Path, node: str, *inputs: list[int | str], kind: int = TensorProto.FLOAT) -> str:
+    names = [f"x{index}" for index in range(len(inputs))]
+    graph = helper.make_graph(
+        [helper.make_node(node, names, ["y"])],
+        "graph",
+        [helper.make_tensor_value_info(name, kind, shape) for name, shape in zip(names, inputs, strict=True)],
+        [helper.make_tensor_value_info("y", kind, None)],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path.name
+
+
+def test_it_times_a_model_with_nothing_of_lightssl_in_reach(tmp_path: Path) -> None:
+    model = save(tmp_path / "relu.onnx", "Relu", ["batch", 3, 4, 4])
+    process = run(model, "--threads=1", "--batch=2", "--seed=7", *QUICK, cwd=tmp_path)
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    result = json.loads(process.stdout)
+    assert result["runtime"] == "onnxruntime"
+    assert result["provider"] == "CPUExecutionProvider"
+    assert (result["threads"], result["batch"], result["input_shape"]) == (1, 2, [2, 3, 4, 4])
+    assert len(result["samples_ms"]) == 3
+    assert min(*result["samples_ms"], result["load_ms"], result["first_run_ms"]) > 0
+    assert 0 < result["memory_before_load_mib"] <= result["peak_memory_mib"]
+    # The input can be made again elsewhere: Relu leaves values in 0..1 as they are.
+    expected = np.random.default_rng(7).random((2, 3, 4, 4), dtype=np.float32)
+    np.testing.assert_array_equal(np.float32(result["output"]), expected.ravel())
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "kind", "message"),
+    [
+        ("Relu", [["batch", 8]], TensorProto.FLOAT, "not float [batch, channels, height, width]"),
+        ("Relu", [["batch", 3, "height", "width"]], TensorProto.FLOAT, "not float [batch, channels, height, width]"),
+        ("Relu", [["batch", 3, 4, 4]], TensorProto.DOUBLE, "tensor(double)"),
+        ("Add", [["batch", 3, 4, 4]] * 2, TensorProto.FLOAT, "2 inputs"),
+        ("Reciprocal", [[2, 3, 4, 4]], TensorProto.FLOAT, "index: 0 Got: 1 Expected: 2"),
+    ],
+)
+def test_a_model_that_does_not_fit_ends_in_one_line(
+    node: str, inputs: list[list[int | str]], kind: int, message: str, tmp_path: Path
+) -> None:
+    process = run(save(tmp_path / "model.onnx", node, *inputs, kind=kind), *QUICK, cwd=tmp_path)
+    assert process.returncode == 1
+    assert process.stdout == ""
+    assert message in process.stderr.splitlines()[-1]
+
+
+def test_output_that_is_not_finite_is_refused(tmp_path: Path) -> None:
+    process = run(save(tmp_path / "acosh.onnx", "Acosh", ["batch", 3, 4, 4]), *QUICK, cwd=tmp_path)
+    assert (process.returncode, process.stderr) == (1, "the model's output is not finite\n")
+
+
+def test_the_loop_stops_when_it_should(runner: dict[str, Any]) -> None:
+    calls: list[None] = []
+
+    def measure(**limits: float) -> int:
+        calls.clear()
+        first_run_ms, samples_ms = runner["measure"](lambda: calls.append(None), **limits)
+        assert first_run_ms > 0
+        return len(samples_ms)
+
+    assert measure(warmup=4, min_samples=7, min_seconds=0, max_seconds=60) == 7
+    assert len(calls) == 1 + 4 + 7
+    assert measure(warmup=4, min_samples=7, min_seconds=0, max_seconds=0) == 1
+    assert len(calls) == 1 + 0 + 1
+    assert measure(warmup=0, min_samples=1, min_seconds=0.01, max_seconds=60) > 1
+
+
+def test_its_defaults_are_those_of_the_device_profile(runner: dict[str, Any]) -> None:
+    defaults = vars(runner["parse_arguments"](["model.onnx"]))
+    settings = load_profile("cpu").settings
+    for name in ("batch", "warmup", "min_samples", "min_seconds", "max_seconds"):
+        assert defaults[name] == settings[name]

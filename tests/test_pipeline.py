@@ -1,0 +1,256 @@
+"""The whole flow on a few images, and what it does when something is wrong."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import lightssl
+from lightssl.config.load import available, load_recipe
+from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError, TrainingError
+from lightssl.pipeline import build_method, default_scale
+from lightssl.runs import Run
+from lightssl.train.log import read_metrics
+from lightssl.types import Clock
+
+
+def weights(run: Run | Path) -> dict[str, torch.Tensor]:
+    folder = run.folder if isinstance(run, Run) else run
+    return safetensors.torch.load_file(folder / "backbone.safetensors")
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("name", available())
+@pytest.mark.parametrize("scale", ["paper", *available("scales")])
+def test_every_recipe_builds_and_steps_at_a_tiny_size(name: str, scale: str, tiny: list[str]) -> None:
+    recipe = load_recipe(
+        name, scale=scale, overrides=[o for o in tiny if o.startswith(("views", "method", "backbone"))]
+    )
+    method = build_method(recipe)
+    views = [torch.randn(kind.count, 4, 3, kind.size, kind.size) for kind in (recipe.views.global_, recipe.views.local)]
+    clock = Clock(0, 10, 5, 4)
+    output = method(views, clock)
+    output.loss.backward()
+    method.after_backward(clock)
+    method.after_step(clock)
+    assert math.isfinite(output.loss.item())
+    assert output.features.shape == (4, method.encoder.feature_width)
+
+
+def test_from_a_folder_of_images_to_a_timed_onnx_file(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    run = lightssl.pretrain("mobilenetv2_dino", data=str(photos), overrides=tiny, out=tmp_path / "run")
+    rows = read_metrics(run.metrics_path)
+    assert [row["step"] for row in rows] == list(range(6))
+    assert all(math.isfinite(row["loss"]) and row["effective_rank"] > 1 for row in rows)
+    assert {"learning_rate", "weight_decay", "images_per_s", "feature_std", "teacher_entropy"} <= rows[0].keys()
+    assert list((run.folder / "tensorboard").iterdir())
+    assert run.views_path.stat().st_size > 1000
+
+    results = lightssl.evaluate(run)
+    assert set(results) == {"knn", "linear"}
+    networks = [row["network"] for row in results["knn"]["results"]]
+    assert networks == ["pre-trained", "random, batch norm as initialised", "random, batch norm estimated"]
+    assert all(0 <= row["top1"] <= 100 for task in results.values() for row in task["results"])
+
+    exported = lightssl.export(run)
+    assert Path(exported.path) == run.onnx_path
+    assert exported.feature_width == lightssl.load_backbone(run).feature_width
+
+    page = lightssl.report(run)
+    text = page.read_text(encoding="utf-8")
+    assert "mobilenetv2_dino" in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+
+
+def test_the_evaluated_network_is_the_saved_one(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    images = torch.randn(2, 3, 32, 32)
+    by_run, by_file = lightssl.load_backbone(run.folder), lightssl.load_backbone(run.weights_path)
+    assert not by_run.training
+    torch.testing.assert_close(by_run(images), by_file(images))
+
+
+def test_seeds_decide_everything(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    runs = [
+        lightssl.pretrain(data=str(photos), overrides=tiny, seed=seed, out=tmp_path / name)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    a, b, c = map(weights, runs)
+    assert same(a, b)
+    assert not same(a, c)
+
+
+def test_workers_change_nothing(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    alone = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "alone")
+    helped = lightssl.pretrain(data=str(photos), overrides=[*tiny, "data.workers=2"], out=tmp_path / "helped")
+    assert same(weights(alone), weights(helped))
+
+
+def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lightssl", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_step(process: subprocess.Popen[str], metrics: Path, step: int) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        if any(row["step"] >= step for row in read_metrics(metrics)):
+            return
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+    raise AssertionError("the run never got there")
+
+
+LONG = ["train.duration=40 steps", "train.checkpoint_every=5 steps"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_run_resumes_to_bit_identical_weights(
+    how: signal.Signals, photos: Path, tmp_path: Path, tiny: list[str], program
+) -> None:
+    settings = [argument for override in [*tiny, *LONG] for argument in ("--set", override)]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    program("pretrain", "--data", str(photos), *settings, "--out", str(whole))
+
+    process = start(["pretrain", "--data", str(photos), *settings, "--out", str(broken)], tmp_path)
+    wait_for_step(process, broken / "metrics.jsonl", 12)
+    process.send_signal(how)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 0)
+    assert not (broken / "backbone.safetensors").exists()
+    if how == signal.SIGINT:
+        assert f"lightssl pretrain --resume {broken}" in stderr
+
+    program("pretrain", "--resume", str(broken))
+    assert same(weights(whole), weights(broken))
+    losses = [[(row["step"], row["loss"]) for row in read_metrics(run / "metrics.jsonl")] for run in (whole, broken)]
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+def test_two_processes_follow_the_loss_of_one(photos: Path, tmp_path: Path, tiny: list[str], program) -> None:
+    settings = [argument for override in tiny for argument in ("--set", override)]
+    program("pretrain", "--data", str(photos), *settings, "--out", "one")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *launcher, "-m", "lightssl", "pretrain", "--data", str(photos), *settings, "--out", "two"],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    assert [row["step"] for row in two] == list(range(6))
+    # The first loss sees equal weights; later ones see rounding grow through batches of eight images.
+    assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-6)
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=5e-3)
+    for name, tensor in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, atol=1e-3, rtol=1e-2)
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+def test_resuming_with_other_images_is_refused(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    (photos / "red" / "0.jpg").unlink()
+    with pytest.raises(DataError, match=r"was started on 30 images; .* now holds 29"):
+        lightssl.resume(run)
+
+
+def test_resuming_with_a_changed_recipe_is_refused(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    text = run.recipe_path.read_text()
+    run.recipe_path.write_text(
+        text.replace("base_rate: 0.2", "base_rate: 0.3").replace("base_rate: 0.1", "base_rate: 0.3")
+    )
+    with pytest.raises(CheckpointError, match=r"schedule.base_rate: the checkpoint has"):
+        lightssl.resume(run)
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+    photos: Path, tmp_path: Path, tiny: list[str]
+) -> None:
+    overrides = [*tiny, "schedule.base_rate=1e30", "schedule.warmup=0 steps", "train.duration=40 steps"]
+    with pytest.raises(TrainingError, match=r"The loss is (nan|inf|-inf) at step \d+") as caught:
+        lightssl.pretrain(data=str(photos), overrides=overrides, out=tmp_path / "run")
+    step = int(str(caught.value).split("at step ")[1].split(".")[0])
+    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert all(row["step"] < step for row in rows)
+    checkpoint = tmp_path / "run" / "checkpoints" / "last.pt"
+    if checkpoint.exists():
+        assert torch.load(checkpoint, weights_only=True)["step"] <= step
+
+
+def test_a_batch_larger_than_the_data_is_refused(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    with pytest.raises(DataError, match="A batch of 64 images cannot be filled from 30"):
+        lightssl.pretrain(data=str(photos), overrides=[*tiny, "train.batch_size=64"], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_many_bad_images_stop_the_run(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    for i in range(5):
+        (photos / "red" / f"{i}.jpg").write_bytes(b"no image")
+    overrides = [*tiny, "train.duration=10 epochs"]
+    with pytest.raises(DataError, match="could not be used"):
+        lightssl.pretrain(data=str(photos), overrides=overrides, out=tmp_path / "run")
+    listed = [json.loads(line) for line in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
+    assert {entry["name"] for entry in listed} <= {f"red/{i}.jpg" for i in range(5)}
+    assert listed
+
+    allowed = [*overrides, "data.max_bad_share=0.5"]
+    run = lightssl.pretrain(data=str(photos), overrides=allowed, out=tmp_path / "patient")
+    assert len(run.skipped_path.read_text().splitlines()) == 5
+
+
+def test_an_existing_run_is_not_overwritten(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    with pytest.raises(LightSSLError, match="already holds a run"):
+        lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+
+
+def test_there_is_no_run_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (lightssl.evaluate, lightssl.export, lightssl.bench, lightssl.report, lightssl.load_backbone):
+        with pytest.raises(LightSSLError, match="There is no run below"):
+            command()
+
+
+def test_an_unfinished_run_has_no_backbone(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    run.weights_path.unlink()
+    with pytest.raises(CheckpointError, match="has not come to an end"):
+        lightssl.export(run)
+
+
+def test_unknown_tasks_and_recipes_are_named(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match="Unknown evaluation task 'nn'"):
+        lightssl.evaluate(run, tasks=["nn"])
+    with pytest.raises(ConfigError, match="Unknown recipe"):
+        lightssl.pretrain("mobilenet")
+
+
+def test_the_sample_is_quick() -> None:
+    assert default_scale("sample") == "quick"

@@ -1,0 +1,80 @@
+import torch
+from torch import nn
+
+from lightssl.backbones.mobilenetv2 import MobileNetV2
+from lightssl.train.optim import LARS, parameter_groups
+
+
+def reference_step(p, g, mu, *, lr, wd, momentum, trust, adapt):  # type: ignore[no-untyped-def]
+    """LARS for one parameter in float64, as the released SSL code computes it."""
+    g = g + wd * p
+    if adapt:
+        pn, gn = p.norm(), g.norm()
+        g = g * (trust * pn / gn if pn > 0 and gn > 0 else 1.0)
+    mu = momentum * mu + g
+    return p - lr * mu, mu
+
+
+def test_lars_follows_the_reference_for_many_steps() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 3, groups=8, bias=False), nn.Linear(4, 2)
+    )
+    nn.init.zeros_(network[3].weight)  # a norm of 0 is not scaled
+    groups = parameter_groups(network)
+    optimizer = LARS(groups, momentum=0.9, trust=0.001)
+    settings = {id(p): group for group in groups for p in group["params"]}
+    exact = {p: (p.detach().double().clone(), torch.zeros_like(p, dtype=torch.float64)) for p in network.parameters()}
+    for step in range(6):
+        lr, wd = 0.5 / (step + 1), 0.01
+        for group in optimizer.param_groups:
+            group["lr"], group["weight_decay"] = lr, wd if group["decay"] else 0.0
+        for p in network.parameters():
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+        for p, (value, mu) in exact.items():
+            group = settings[id(p)]
+            exact[p] = reference_step(
+                value,
+                p.grad.double(),
+                mu,
+                lr=lr,
+                wd=wd if group["decay"] else 0.0,
+                momentum=0.9,
+                trust=0.001,
+                adapt=group["adapt"],
+            )
+    for p, (value, _) in exact.items():
+        torch.testing.assert_close(p.double(), value, atol=1e-6, rtol=1e-5)
+
+
+def test_parameters_without_gradient_stay() -> None:
+    layer = nn.Linear(3, 3)
+    optimizer = LARS(parameter_groups(layer))
+    optimizer.param_groups[0]["lr"] = 1.0
+    before = layer.weight.clone()
+    layer.bias.grad = torch.ones(3)
+    optimizer.step()
+    assert torch.equal(layer.weight, before)
+    assert not optimizer.state.get(layer.weight)
+
+
+def test_groups_of_mobilenetv2() -> None:
+    network = MobileNetV2()
+    rest, depthwise, one_dimensional = parameter_groups(network)
+    assert all(p.ndim == 4 for p in rest["params"])
+    assert len(depthwise["params"]) == 17  # one in each inverted residual block
+    assert all(p.shape[1] == 1 for p in depthwise["params"])
+    assert all(p.ndim == 1 for p in one_dimensional["params"])
+    assert [(g["decay"], g["adapt"]) for g in (rest, depthwise, one_dimensional)] == [
+        (True, True),
+        (False, True),
+        (False, False),
+    ]
+    assert sum(len(g["params"]) for g in (rest, depthwise, one_dimensional)) == len(list(network.parameters()))
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    layer = nn.Linear(2, 2)
+    layer.weight.requires_grad_(False)
+    assert [p for g in parameter_groups(layer) for p in g["params"]] == [layer.bias]

@@ -1,0 +1,107 @@
+import pickle
+
+import numpy as np
+import pytest
+import yaml
+from numpy.typing import NDArray
+
+from lightssl.resources import resource
+from lightssl.views.augment import Augmentations
+from lightssl.views.maker import ViewMaker
+from lightssl.views.plan import ViewPlan
+
+PLAN = {
+    "global": {"count": 2, "size": 32, "scale": [0.3, 1.0]},
+    "local": {"count": 6, "size": 18, "scale": [0.05, 0.3]},
+    "balance": {"global": 0.4, "local": 0.6},
+}
+
+
+def make(plan: dict = PLAN, *, seed: int = 0, **changes: object) -> ViewMaker:
+    recipe = yaml.safe_load(resource("recipes", "augment", "dino.yaml").read_text())
+    return ViewMaker(ViewPlan.model_validate(plan), Augmentations.model_validate({**recipe, **changes}), seed=seed)
+
+
+def with_counts(global_count: int, local_count: int) -> dict:
+    return {
+        **PLAN,
+        "global": {**PLAN["global"], "count": global_count},
+        "local": {**PLAN["local"], "count": local_count},
+    }
+
+
+def same(a: list[NDArray[np.uint8]], b: list[NDArray[np.uint8]]) -> bool:
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_shapes(photograph: NDArray[np.uint8]) -> None:
+    views = make()(photograph, 0, 0)
+    assert [(group.shape, group.dtype) for group in views] == [((2, 32, 32, 3), np.uint8), ((6, 18, 18, 3), np.uint8)]
+    assert [group.shape for group in make(with_counts(3, 0))(photograph, 0, 0)] == [(3, 32, 32, 3)]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 400), (400, 1), (28, 28)])
+def test_any_image_makes_views(shape: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    for index in range(20):
+        assert [group.shape for group in make()(image, 0, index)] == [(2, 32, 32, 3), (6, 18, 18, 3)]
+
+
+def test_the_same_key_makes_the_same_views(photograph: NDArray[np.uint8]) -> None:
+    assert same(make()(photograph, 3, 7), make()(photograph, 3, 7))
+
+
+@pytest.mark.parametrize(("seed", "epoch", "index"), [(1, 3, 7), (0, 4, 7), (0, 3, 8), (0, 7, 3)])
+def test_another_key_makes_other_views(photograph: NDArray[np.uint8], seed: int, epoch: int, index: int) -> None:
+    for ours, others in zip(make()(photograph, 3, 7), make(seed=seed)(photograph, epoch, index), strict=True):
+        assert all(not np.array_equal(a, b) for a, b in zip(ours, others, strict=True))
+
+
+def test_views_of_one_image_differ(photograph: NDArray[np.uint8]) -> None:
+    for group in make()(photograph, 0, 0):
+        assert len({view.tobytes() for view in group}) == len(group)
+
+
+def test_views_do_not_depend_on_what_was_made_before(photograph: NDArray[np.uint8]) -> None:
+    maker = make()
+    in_order = {index: maker(photograph, 0, index) for index in range(6)}
+    np.random.seed(123)
+    for index in (4, 1, 5, 0, 3, 2):
+        assert same(maker(photograph, 0, index), in_order[index])
+
+
+def test_more_views_leave_the_first_ones_as_they_were(photograph: NDArray[np.uint8]) -> None:
+    few, many = make(with_counts(2, 3))(photograph, 0, 0), make(with_counts(2, 6))(photograph, 0, 0)
+    assert np.array_equal(few[0], many[0])
+    assert np.array_equal(few[1], many[1][:3])
+
+
+def test_a_pickled_maker_makes_the_same_views(photograph: NDArray[np.uint8]) -> None:
+    maker = make(seed=5)
+    assert same(pickle.loads(pickle.dumps(maker))(photograph, 1, 2), maker(photograph, 1, 2))
+
+
+def test_roles() -> None:
+    maker = make(with_counts(3, 2))
+    assert [maker.role(view) for view in range(5)] == ["global_1", "global_2", "global_2", "local", "local"]
+
+
+def test_boxes_are_where_the_views_come_from() -> None:
+    # Each pixel holds its own place, so an undistorted view tells where it was taken.
+    y, x = np.mgrid[:200, :250]
+    image = np.stack([y, x, np.zeros_like(y)], axis=-1).astype(np.uint8)
+    off = {"global_1": 0.0, "global_2": 0.0, "local": 0.0}
+    plain = {
+        "flip": 0.0,
+        "jitter": {"probability": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+        "grey": 0.0,
+        "blur": {"sigma": [1.0, 1.0], "probability": off},
+        "solarize": {"threshold": 128, "probability": off},
+    }
+    maker = make(**plain)
+    boxes = maker.boxes(200, 250, 2, 9)
+    views = [view for group in maker(image, 2, 9) for view in group]
+    assert len(boxes) == len(views) == 8
+    for box, view in zip(boxes, views, strict=True):
+        centre = view.mean(axis=(0, 1))[:2]
+        assert centre == pytest.approx([box.top + (box.height - 1) / 2, box.left + (box.width - 1) / 2], abs=1.0)

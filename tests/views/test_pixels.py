@@ -1,0 +1,94 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter, ImageOps
+from torchvision.transforms.v2 import functional as tv
+
+from lightssl.views.augment import Drawn
+from lightssl.views.pixels import apply
+
+NOTHING = Drawn(flip=False, jitter=(), grey=False, blur=None, solarize=None)
+
+
+@pytest.mark.parametrize(
+    ("operation", "function", "factors", "mean", "worst"),
+    [
+        ("brightness", tv.adjust_brightness, (0.6, 0.93, 1.4), 0.6, 1),
+        ("contrast", tv.adjust_contrast, (0.6, 0.93, 1.4), 0.6, 1),
+        ("saturation", tv.adjust_saturation, (0.8, 1.1, 1.2), 0.8, 2),
+        # OpenCV keeps hues as whole numbers of two degrees.
+        ("hue", tv.adjust_hue, (-0.1, 0.03, 0.1), 1.5, 12),
+    ],
+)
+def test_jitter_matches_torchvision(
+    photograph: NDArray[np.uint8], operation: str, function: Callable, factors: tuple, mean: float, worst: int
+) -> None:
+    part = photograph[:96, :128]
+    tensor = torch.from_numpy(part).permute(2, 0, 1)
+    for factor in factors:
+        ours = apply(part, NOTHING._replace(jitter=((operation, factor),)))
+        theirs = function(tensor, factor).permute(1, 2, 0).numpy()
+        difference = np.abs(ours.astype(int) - theirs)
+        assert difference.mean() <= mean, factor
+        assert difference.max() <= worst, factor
+        assert np.abs(ours.astype(int) - part).mean() > 2 * difference.mean(), "the operation must do something"
+
+
+def test_jitter_is_applied_in_the_order_drawn(photograph: NDArray[np.uint8]) -> None:
+    brightness, contrast = ("brightness", 1.4), ("contrast", 0.6)
+    one = apply(photograph, NOTHING._replace(jitter=(brightness, contrast)))
+    stepwise = apply(apply(photograph, NOTHING._replace(jitter=(brightness,))), NOTHING._replace(jitter=(contrast,)))
+    other = apply(photograph, NOTHING._replace(jitter=(contrast, brightness)))
+    assert np.array_equal(one, stepwise)
+    assert not np.array_equal(one, other)
+
+
+def test_flip_and_grey(photograph: NDArray[np.uint8]) -> None:
+    assert np.array_equal(apply(photograph, NOTHING._replace(flip=True)), photograph[:, ::-1])
+    grey = apply(photograph, NOTHING._replace(grey=True))
+    expected = np.asarray(Image.fromarray(photograph).convert("L"))
+    assert np.abs(grey.astype(int) - expected[:, :, None]).max() <= 1
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 99, 128, 255])
+def test_solarize_matches_pillow(photograph: NDArray[np.uint8], threshold: int) -> None:
+    theirs = np.asarray(ImageOps.solarize(Image.fromarray(photograph), threshold))
+    assert np.array_equal(apply(photograph, NOTHING._replace(solarize=threshold)), theirs)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 2.0])
+def test_blur_is_close_to_pillows(photograph: NDArray[np.uint8], sigma: float) -> None:
+    theirs = np.asarray(Image.fromarray(photograph).filter(ImageFilter.GaussianBlur(sigma)))
+    difference = np.abs(apply(photograph, NOTHING._replace(blur=sigma)).astype(int) - theirs)
+    assert difference.mean() < 1.5  # Pillow's is three box blurs
+
+
+def test_published_order() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    drawn = Drawn(flip=True, jitter=(("brightness", 1.3),), grey=True, blur=1.0, solarize=128)
+    steps = (
+        NOTHING._replace(flip=True),
+        NOTHING._replace(jitter=drawn.jitter),
+        NOTHING._replace(grey=True),
+        NOTHING._replace(blur=1.0),
+        NOTHING._replace(solarize=128),
+    )
+    stepwise = image
+    for step in steps:
+        stepwise = apply(stepwise, step)
+    assert np.array_equal(apply(image, drawn), stepwise)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_tiny_views_keep_their_shape_and_the_input_stays(size: int) -> None:
+    image = np.full((size, size, 3), (200, 90, 30), np.uint8)
+    before = image.copy()
+    jitter = (("hue", 0.1), ("contrast", 0.7), ("saturation", 1.2), ("brightness", 0.8))
+    view = apply(image, Drawn(flip=True, jitter=jitter, grey=True, blur=2.0, solarize=128))
+    assert view.shape == image.shape
+    assert view.dtype == np.uint8
+    assert np.array_equal(image, before)
