@@ -1,1 +1,1 @@
-"""Benchmarks: what the figures of the README come from."""
+"""Where the figures of the README come from: scripts that measure, and the JSON files that they write."""

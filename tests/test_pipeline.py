@@ -73,6 +73,17 @@ def test_from_a_folder_of_images_to_a_timed_onnx_file(photos: Path, tmp_path: Pa
     assert "http://" not in text.replace("http://www.w3.org", "")
 
 
+def test_knn_is_watched_during_training_if_asked(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    """At steps where nothing else is due, without changing what is trained."""
+    watched = [*tiny, "train.log_every=100%", "train.checkpoint_every=100%", "evaluation.monitor_every=3 steps"]
+    run = lightssl.pretrain(data=str(photos), overrides=watched, out=tmp_path / "watched")
+    assert [row["step"] for row in read_metrics(run.metrics_path) if "knn_top1" in row] == [2, 5]
+    alone = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "alone")
+    assert same(weights(run), weights(alone))
+    final = lightssl.evaluate(run, tasks=["knn"])["knn"]["results"][0]["top1"]
+    assert final == pytest.approx(read_metrics(run.metrics_path)[-1]["knn_top1"])
+
+
 def test_the_evaluated_network_is_the_saved_one(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
     images = torch.randn(2, 3, 32, 32)

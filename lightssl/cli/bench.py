@@ -29,19 +29,19 @@ def bench(
     if json:
         print_json(rows)
         return
-    columns = ["model", "runtime", "threads", "p50 ms", "p90 ms", "p99 ms", "size MB", "peak MiB"]
-    print_table(
-        f"Latency of one image on {rows[0]['device']}",
-        columns,
-        [
+    for model in dict.fromkeys(row["model"] for row in rows):
+        chosen = [row for row in rows if row["model"] == model]
+        first = chosen[0]
+        print_table(
+            f"{model} ({first['model_bytes'] / 1e6:.2f} MB), one image, on {first['device']}",
+            ["runtime", "threads", "p50 ms", "p90 ms", "p99 ms", "peak MiB"],
             [
-                row["model"],
-                row["runtime"],
-                str(row["threads"]),
-                *(f"{row[f'latency_ms_{percentile}']:.2f}" for percentile in ("p50", "p90", "p99")),
-                f"{row['model_bytes'] / 1e6:.2f}",
-                f"{row['peak_memory_mib']:.0f}" if row["peak_memory_mib"] is not None else "-",
-            ]
-            for row in rows
-        ],
-    )
+                [
+                    row["runtime"],
+                    str(row["threads"]),
+                    *(f"{row[f'latency_ms_{percentile}']:.2f}" for percentile in ("p50", "p90", "p99")),
+                    f"{row['peak_memory_mib']:.0f}" if row["peak_memory_mib"] is not None else "-",
+                ]
+                for row in chosen
+            ],
+        )

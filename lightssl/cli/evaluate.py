@@ -12,9 +12,7 @@ from lightssl.cli.terminal import Terminal, console, print_json, print_table
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog=examples(
-            "lightssl evaluate", "lightssl evaluate --task knn --json", "lightssl evaluate --task linear --data sample"
-        )
+        epilog=examples("lightssl evaluate", "lightssl evaluate --task knn --json", "lightssl evaluate --task linear")
     )(evaluate)
 
 

@@ -138,15 +138,30 @@ def parse_override(text: str) -> dict[str, Any]:
     return nested
 
 
-def _resolve_preset(section: Any, key: str, kind: str) -> Any:
-    """Replace the name of a shipped file by its contents, under the keys that were given beside the name."""
-    if not isinstance(section, Mapping) or key not in section:
-        return section
+def _resolve_preset(section: Any, key: str, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the contents of the shipped file that a section names, and the keys that were given beside the name."""
+    if not isinstance(section, Mapping):
+        return {}, {}
     rest = {name: value for name, value in section.items() if name != key}
-    plan = _read_mapping(find(str(section[key]), kind))
-    if kind == "views" and isinstance(size := rest.pop("global_size", None), int) and size > 0:
+    return _read_mapping(find(str(section[key]), kind)) if key in section else {}, rest
+
+
+def _resolve_views(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Put the view plan and the augmentations together, drawn at ``views.global_size`` if it is given.
+
+    At another size, everything that is measured in pixels shrinks alike: local views, and the blur.
+    """
+    plan, plan_changes = _resolve_preset(recipe.get("views"), "plan", "views")
+    augment, augment_changes = _resolve_preset(recipe.get("augment"), "preset", "augment")
+    size = plan_changes.get("global_size")
+    if plan and isinstance(size, int) and size > 0:
+        ratio = size / plan["global"]["size"]
         plan = resize_plan(plan, size)
-    return merge(plan, rest)
+        if augment:
+            sigma = [round(value * ratio, 4) for value in augment["blur"]["sigma"]]
+            augment = merge(augment, {"blur": {"sigma": sigma}})
+        plan_changes.pop("global_size")
+    return {"views": merge(plan, plan_changes), "augment": merge(augment, augment_changes)}
 
 
 def load_recipe(name: str, *, scale: str = PUBLISHED_SCALE, overrides: Sequence[str] = ()) -> Recipe:
@@ -165,9 +180,7 @@ def load_recipe(name: str, *, scale: str = PUBLISHED_SCALE, overrides: Sequence[
     recipe = merge(recipe, _scale_overlay(scale, recipe))
     for text in overrides:
         recipe = merge(recipe, _with_long_forms(parse_override(text)))
-    recipe["views"] = _resolve_preset(recipe.get("views"), "plan", "views")
-    recipe["augment"] = _resolve_preset(recipe.get("augment"), "preset", "augment")
-    return validate({"name": path.stem, "scale": scale, **recipe}, origin=f"Recipe {name}")
+    return validate({"name": path.stem, "scale": scale, **recipe, **_resolve_views(recipe)}, origin=f"Recipe {name}")
 
 
 def validate(recipe: Mapping[str, Any], *, origin: str) -> Recipe:

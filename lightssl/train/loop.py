@@ -159,10 +159,11 @@ class Trainer:
                 self.bad_images.add(batch.bad, seen=len(batch.indices))
                 self.step += 1
 
-                due = self._due(self.plan.checkpoint_every) or interrupted()
-                if self._due(self.plan.log_every) or due:
+                save = self._due(self.plan.checkpoint_every) or interrupted()
+                monitor = self.plan.monitor_every is not None and self._due(self.plan.monitor_every)
+                if self._due(self.plan.log_every) or save or monitor:
                     row = self._summarise(interval, output, clock) | {"learning_rate": rate, "weight_decay": decay}
-                    if self.monitor is not None and self.plan.monitor_every and self._due(self.plan.monitor_every):
+                    if monitor and self.monitor is not None:
                         row |= self.monitor(self.method.encoder)
                     if log is not None:
                         log.write(clock.step, row)
@@ -170,7 +171,7 @@ class Trainer:
                     self.bad_images.write(self.run.skipped_path)
                     self.bad_images.check(self.max_bad_share)
                     interval = _Interval(first_step=self.step)
-                if due:
+                if save:
                     self.save()
                 if interrupted():
                     break

@@ -1,0 +1,160 @@
+"""Does it learn? Pre-training on two CPU cores, measured against the same network at random initialisation.
+
+Every seed is one training of one thread; two run side by side. A run that was stopped goes on where it was. The result
+is written again after each finished run::
+
+    python -m benchmarks.learning --out runs/learning
+
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from lightssl.files import write_json
+from lightssl.machine import describe_machine, versions
+from lightssl.runs import Run
+from lightssl.train.log import read_metrics
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Train what is missing, evaluate it, and write the table and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="mobilenetv2_dino")
+    parser.add_argument("--backbones", nargs="+", default=["mobilenetv2", "resnet18"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--data", default="sample")
+    parser.add_argument("--duration", default="20 epochs")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, of one thread each")
+    parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="folder of the runs")
+    parser.add_argument("--name", default="learning", help="of the files in benchmarks/results")
+    options = parser.parse_args()
+
+    cells = [(backbone, seed) for backbone in options.backbones for seed in options.seeds]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        runs = pool.map(lambda cell: train_and_evaluate(cell[0], cell[1], options), cells)
+        rows = []
+        for (backbone, seed), run in zip(cells, runs, strict=True):
+            rows.append({"backbone": backbone, "seed": seed, **describe(run)})
+            result = {
+                "what": f"{options.recipe}, scale quick, {options.duration}, data {options.data}",
+                "measured": datetime.now(UTC).date().isoformat(),
+                "jobs": options.jobs,
+                "threads_per_job": 1,
+                "machine": describe_machine(),
+                "versions": versions(),
+                "summary": summarise(rows),
+                "runs": rows,
+            }
+            write_json(RESULTS / f"{options.name}.json", result)
+    draw(rows, RESULTS / f"{options.name}.png")
+    print(json.dumps(summarise(rows), indent=2))
+
+
+def train_and_evaluate(backbone: str, seed: int, options: argparse.Namespace) -> Run:
+    """Train to the end, from wherever the run stands, and evaluate once."""
+    run = Run(options.out / f"{backbone}-seed{seed}")
+    if run.checkpoint_path.exists():
+        if not run.weights_path.exists():
+            lightssl("pretrain", "--resume", str(run))
+    else:
+        settings = [f"train.duration={options.duration}", "evaluation.monitor_every=10%"]
+        if not options.recipe.startswith(backbone):
+            settings.insert(0, f"backbone={backbone}")
+        overrides = [argument for setting in settings for argument in ("--set", setting)]
+        where = ["--data", options.data, "--out", str(run), "--seed", str(seed)]
+        lightssl("pretrain", "--recipe", options.recipe, "--scale", "quick", *where, *overrides)
+    if not run.evaluation_path("linear").exists():
+        lightssl("evaluate", str(run))
+    return run
+
+
+def lightssl(*arguments: str) -> None:
+    """Run the program with one thread; its progress goes to the terminal."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-m", "lightssl", *arguments], env=env, check=True, stdout=subprocess.DEVNULL)
+
+
+def describe(run: Run) -> dict[str, Any]:
+    """Gather final accuracies and the learning curve of a run."""
+    recipe = run.recipe()
+    batch = recipe["train"]["batch_size"]
+    curve, seconds, before = [], 0.0, -1.0
+    for row in read_metrics(run.metrics_path):
+        seconds += (row["step"] - before) * batch / row["images_per_s"]
+        before = row["step"]
+        if "knn_top1" in row:
+            curve.append(
+                {
+                    "images": int(row["step"] + 1) * batch,
+                    "minutes": round(seconds / 60, 2),
+                    "knn_top1": row["knn_top1"],
+                    "loss": round(row["loss"], 4),
+                    "effective_rank": round(row["effective_rank"], 2),
+                }
+            )
+    accuracies = {}
+    for task in ("knn", "linear"):
+        result = json.loads(run.evaluation_path(task).read_text(encoding="utf-8"))
+        accuracies[task] = {row["network"]: row["top1"] for row in result["results"]}
+    return {**accuracies, "minutes": round(seconds / 60, 1), "curve": curve, "split": result["data"]["split"]}
+
+
+def gain(row: dict[str, Any], task: str) -> float:
+    """Points above the better of the random baselines."""
+    random = [top1 for network, top1 in row[task].items() if network.startswith("random")]
+    return float(row[task]["pre-trained"] - max(random))
+
+
+def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and spread over seeds, for each backbone."""
+    summary: dict[str, Any] = {}
+    for backbone in dict.fromkeys(row["backbone"] for row in rows):
+        chosen = [row for row in rows if row["backbone"] == backbone]
+        summary[backbone] = {"seeds": len(chosen), "minutes": round(mean(row["minutes"] for row in chosen), 1)}
+        for task in ("knn", "linear"):
+            gains = [gain(row, task) for row in chosen]
+            summary[backbone][task] = {
+                "pre-trained": round(mean(row[task]["pre-trained"] for row in chosen), 2),
+                "better random baseline": round(mean(row[task]["pre-trained"] - gain(row, task) for row in chosen), 2),
+                "gain": round(mean(gains), 2),
+                "gain_stdev": round(stdev(gains), 2) if len(gains) > 1 else None,
+            }
+    return summary
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the learning curves, with the better random baseline of each backbone as a line."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
+    for colour, backbone in zip(
+        ("#2563eb", "#ea580c", "#16a34a"), dict.fromkeys(r["backbone"] for r in rows), strict=False
+    ):
+        chosen = [row for row in rows if row["backbone"] == backbone]
+        for position, row in enumerate(chosen):
+            points = [(point["images"] / 1000, point["knn_top1"]) for point in row["curve"]]
+            axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=backbone if position == 0 else None)
+        baseline = mean(row["knn"]["pre-trained"] - gain(row, "knn") for row in chosen)
+        axes.axhline(baseline, color=colour, linestyle=":", label=f"{backbone}, random (better of two)")
+    axes.set(xlabel="thousand images seen", ylabel="kNN top-1, % of test images")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()

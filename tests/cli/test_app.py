@@ -1,0 +1,122 @@
+"""The program as people call it: real processes."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import typer
+
+from lightssl.cli.app import app
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def commands(group: typer.core.TyperGroup, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("module", ["lightssl", "lightssl.cli.app"])
+def test_importing_does_not_import_torch(module: str) -> None:
+    code = f"import sys, {module}; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'albumentations')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_public_functions_are_reachable_and_survive_imports_of_submodules() -> None:
+    code = (
+        "import lightssl, importlib, pkgutil\n"
+        "for m in pkgutil.walk_packages(lightssl.__path__, 'lightssl.'):\n"
+        "    if not m.name.endswith(('__main__', 'make_sample')): importlib.import_module(m.name)\n"
+        "assert all(callable(getattr(lightssl, n)) for n in lightssl.__all__ if n != '__version__'), lightssl.__all__\n"
+        "assert set(lightssl.__all__) <= set(dir(lightssl))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_ends_its_help_in_examples_of_itself(path: tuple[str, ...]) -> None:
+    epilogue = COMMANDS[path].epilog
+    lines = [line for line in epilogue.splitlines() if line.startswith("lightssl")]
+    assert lines
+    for line in lines:
+        words = shlex.split(line)[1:]
+        assert tuple(words[: len(path)]) == path
+        known = {name for parameter in COMMANDS[path].params for name in parameter.opts}
+        assert {word for word in words if word.startswith("--")} - {"--no-normalisation"} <= known
+
+
+@pytest.mark.slow
+def test_the_examples_run_as_written(program: Program, tmp_path: Path, tiny: list[str]) -> None:
+    """All but the one that is the demo; a tiny run stands for the latest."""
+    settings = [argument for override in tiny for argument in ("--set", override)]
+    program("pretrain", *settings)
+    for path, command in COMMANDS.items():
+        for line in command.epilog.splitlines():
+            if line.startswith("lightssl") and path != ("pretrain",):
+                program(*shlex.split(line)[1:])
+    assert (tmp_path / "mine.yaml").exists()
+    assert (tmp_path / "features.onnx").exists()
+    assert (tmp_path / "page.html").exists()
+
+
+def test_json_output_is_json_alone(program: Program) -> None:
+    machine = json.loads(program("doctor", "--json").stdout)
+    assert machine["versions"]["torch"]
+    assert machine["machine"]["usable_cores"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["pretrain", "--recipe", "mobilenet"], 2, "Unknown recipe 'mobilenet'"),
+        (["pretrain", "--set", "train.batch=3"], 2, "train.batch: unknown key. Did you mean 'batch_size'?"),
+        (["pretrain", "--data", "nowhere"], 1, "nowhere"),
+        (["pretrain", "--resume", "nowhere"], 1, "nowhere is not a run"),
+        (["pretrain", "--resume", "nowhere", "--seed", "3"], 2, "cannot be combined with --seed"),
+        (["evaluate"], 1, "There is no run"),
+        (["export"], 2, "Name the format"),
+        (["bench", "none.onnx"], 1, "none.onnx"),
+        (["bench", "none.onnx", "--target", "toaster"], 2, "toaster"),
+        (["recipes", "show", "mobilenetv2_dyno"], 2, "Did you mean 'mobilenetv2_dino'?"),
+        (["pretrian"], 2, "No such command"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_user_errors_are_clear_and_without_a_traceback(
+    arguments: list[str], status: int, message: str, program: Program, tmp_path: Path
+) -> None:
+    done = program(*arguments, check=False)
+    assert done.returncode == status
+    assert message in re.sub(r"\s+", " ", done.stderr)
+    assert "Traceback" not in done.stderr + done.stdout
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_read_only_place_is_an_error_before_training(program: Program, tmp_path: Path, tiny: list[str]) -> None:
+    (tmp_path / "file").write_text("in the way")
+    settings = [argument for override in tiny for argument in ("--set", override)]
+    done = program("pretrain", *settings, "--out", "file/run", check=False)
+    assert done.returncode == 1
+    assert "Cannot write" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_recipes_are_listed_shown_copied_and_checked(program: Program, tmp_path: Path) -> None:
+    assert "mobilenetv2_dino_baseline" in program("recipes", "ls").stdout
+    shown = program("recipes", "show", "mobilenetv2_dino", "--scale", "paper").stdout
+    assert "base_rate: 0.48" in shown
+    program("recipes", "cp", "mobilenetv2_dino", "mine.yaml", "--set", "train.batch_size=512")
+    assert "batch_size: 512" in (tmp_path / "mine.yaml").read_text()
+    assert program("recipes", "cp", "mobilenetv2_dino", "mine.yaml", check=False).returncode == 2
+    assert "valid" in program("recipes", "validate", "mine.yaml").stdout
