@@ -13,7 +13,8 @@ from lightssl.backbones import BACKBONES
 from lightssl.methods import METHODS
 from lightssl.registry import Registry
 from lightssl.train import OPTIMIZERS
-from lightssl.types import NonNegative, Positive, PositiveInt, Share
+from lightssl.train.schedule import Schedule
+from lightssl.types import PositiveInt, Share
 from lightssl.units import Duration
 from lightssl.views.augment import Augmentations
 from lightssl.views.plan import ViewPlan
@@ -25,6 +26,17 @@ class Section(BaseModel):
     """A part of a recipe: unknown keys are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def keyword_options(thing: Any) -> dict[str, Any]:
+    """Return the keyword-only arguments of a class or function, as the fields of a pydantic model."""
+    function = thing.__init__ if inspect.isclass(thing) else thing
+    hints = get_type_hints(function, include_extras=True)
+    return {
+        parameter.name: (hints[parameter.name], ... if parameter.default is parameter.empty else parameter.default)
+        for parameter in inspect.signature(function).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
 
 class Card(Section):
@@ -44,17 +56,6 @@ class DataOptions(Section):
     std: Channels = (0.229, 0.224, 0.225)
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"  # processes that make views, for each training one
     max_bad_share: Share = 0.01  # of the images seen; a run with more unusable ones stops
-
-
-class ScheduleOptions(Section):
-    """See :class:`lightssl.train.schedule.Schedule`."""
-
-    base_rate: Positive
-    end_rate: NonNegative = 0.0
-    warmup: Duration = Duration(0, "steps")
-    warmup_from: NonNegative = 0.0
-    weight_decay: NonNegative = 0.0
-    weight_decay_end: NonNegative | None = None
 
 
 class TrainOptions(Section):
@@ -81,7 +82,7 @@ class EvaluationOptions(Section):
 
 
 class Recipe(Section):
-    """A resolved recipe. :func:`recipe_model` narrows ``Any`` to the options of the chosen component."""
+    """A resolved recipe. :func:`recipe_model` narrows ``Any`` to the options of what the section configures."""
 
     name: str
     scale: str
@@ -92,7 +93,7 @@ class Recipe(Section):
     augment: Augmentations
     data: DataOptions = DataOptions()
     optimizer: Any
-    schedule: ScheduleOptions
+    schedule: Any
     train: TrainOptions
     evaluation: EvaluationOptions = EvaluationOptions()
 
@@ -102,13 +103,7 @@ COMPONENTS: dict[str, Registry] = {"backbone": BACKBONES, "method": METHODS, "op
 
 def options_model(name: str, thing: Any) -> type[Section]:
     """Make the schema of a thing's options from its keyword-only arguments."""
-    function = thing.__init__ if inspect.isclass(thing) else thing
-    hints = get_type_hints(function, include_extras=True)
-    fields: dict[str, Any] = {"name": (Literal[name], ...)}
-    for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-            fields[parameter.name] = (hints[parameter.name], default)
+    fields: dict[str, Any] = {"name": (Literal[name], ...), **keyword_options(thing)}
     return create_model(f"{name}_options", __base__=Section, **fields)
 
 
@@ -121,4 +116,5 @@ def recipe_model(names: dict[str, str]) -> type[Recipe]:
     sections: dict[str, Any] = {
         section: (options_model(name, COMPONENTS[section][name]), ...) for section, name in names.items()
     }
-    return create_model("Recipe", __base__=Recipe, **sections)
+    schedule = create_model("schedule", __base__=Section, **keyword_options(Schedule))
+    return create_model("Recipe", __base__=Recipe, schedule=(schedule, ...), **sections)

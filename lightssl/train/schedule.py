@@ -9,7 +9,7 @@ from lightssl.types import Clock, NonNegative, Positive
 from lightssl.units import Duration
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Schedule:
     """Linear warm-up and cosine decay of the learning rate, cosine of the weight decay, both per iteration.
 
