@@ -41,10 +41,8 @@ from lightssl.machine import describe_machine, usable_cores, versions
 from lightssl.methods import METHODS
 from lightssl.methods.base import Method
 from lightssl.progress import Narrator, Silent
-from lightssl.reports.page import write_report
 from lightssl.runs import Run, find_run, new_run
 from lightssl.train import OPTIMIZERS
-from lightssl.train.fabric import make_fabric
 from lightssl.train.host import prepare_host
 from lightssl.train.loop import Plan, Trainer
 from lightssl.train.optim import parameter_groups
@@ -117,6 +115,8 @@ def default_scale(data: str) -> str:
 
 
 def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, narrator: Narrator) -> Run:
+    from lightssl.train.fabric import make_fabric  # takes seconds to import, and only training needs it
+
     prepare_host()
     source = open_source(data, split="train")
     options = recipe.train
@@ -579,6 +579,8 @@ def report(run: Run | Path | str | None = None, *, out: Path | str | None = None
         run: By default the latest run.
         out: The file; by default ``report.html`` in the run folder.
     """
+    from lightssl.reports.page import write_report  # brings matplotlib
+
     return write_report(_as_run(run).folder, Path(out) if out is not None else None)
 
 

@@ -18,6 +18,10 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print it as JSON."
     from lightssl.machine import describe_machine, versions
 
     machine, installed = describe_machine(), versions()
+    if installed["torch"] is not None:
+        import torch
+
+        machine["torch_threads"] = torch.get_num_threads()
     if json:
         print_json({"machine": machine, "versions": installed})
         return

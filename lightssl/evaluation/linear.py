@@ -78,7 +78,8 @@ def fit_probe(
 
 
 def _probe() -> Pipeline:
-    classifier = LogisticRegression(max_iter=1000, warm_start=True)
+    # A tenth of scikit-learn's precision takes a fifth of the time; on the sample it moved top-1 by .1 points.
+    classifier = LogisticRegression(max_iter=1000, tol=1e-3, warm_start=True)
     return Pipeline([("standardise", StandardScaler()), ("classify", classifier)])
 
 

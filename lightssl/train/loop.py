@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -25,6 +24,9 @@ from lightssl.train.batchnorm import synchronise_batch_norm
 from lightssl.train.log import MetricsLog
 from lightssl.train.schedule import Schedule
 from lightssl.types import Batch, Clock, StepOutput
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric  # takes seconds to import, and only training needs it
 
 
 class Observer(Protocol):
@@ -85,7 +87,7 @@ class Trainer:
         optimizer: Optimizer,
         schedule: Schedule,
         *,
-        fabric: Fabric,
+        fabric: "Fabric",
         run: Run,
         recipe: Mapping[str, Any],
         plan: Plan,
