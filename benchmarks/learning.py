@@ -19,10 +19,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from lightssl.files import write_json
+from lightssl.files import read_json_lines, write_json
 from lightssl.machine import describe_machine, versions
 from lightssl.runs import Run
-from lightssl.train.log import read_metrics
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -95,7 +94,7 @@ def describe(run: Run, tasks: list[str]) -> dict[str, Any]:
     recipe = run.recipe()
     batch = recipe["train"]["batch_size"]
     curve, seconds, before = [], 0.0, -1.0
-    for row in read_metrics(run.metrics_path):
+    for row in read_json_lines(run.metrics_path):
         seconds += (row["step"] - before) * batch / row["images_per_s"]
         before = row["step"]
         if "knn_top1" in row:

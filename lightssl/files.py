@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,3 +44,33 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file in one piece, indented for people."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read one JSON object from each line; lines that a kill cut short are left out. Empty if there is no file."""
+    rows = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def append_json_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Append one line for each object; a line that a kill cut short stays a line of its own.
+
+    Raises:
+        LightSSLError: The disk is full, or the file cannot be written.
+    """
+    try:
+        with path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.writelines(json.dumps(row).encode() + b"\n" for row in rows)
+    except OSError as error:
+        raise LightSSLError(f"Cannot write {path}: {error.strerror or error}.", "Free some space.") from error

@@ -16,9 +16,9 @@ import torch
 import lightssl
 from lightssl.config.load import available, load_recipe
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError, TrainingError
+from lightssl.files import read_json_lines
 from lightssl.pipeline import build_method, default_scale
 from lightssl.runs import Run
-from lightssl.train.log import read_metrics
 from lightssl.types import Clock
 
 
@@ -50,7 +50,7 @@ def test_every_recipe_builds_and_steps_at_a_tiny_size(name: str, scale: str, tin
 
 def test_from_a_folder_of_images_to_a_timed_onnx_file(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     run = lightssl.pretrain("mobilenetv2_dino", data=str(photos), overrides=tiny, out=tmp_path / "run")
-    rows = read_metrics(run.metrics_path)
+    rows = read_json_lines(run.metrics_path)
     assert [row["step"] for row in rows] == list(range(6))
     assert all(math.isfinite(row["loss"]) and row["effective_rank"] > 1 for row in rows)
     assert {"learning_rate", "weight_decay", "images_per_s", "feature_std", "teacher_entropy"} <= rows[0].keys()
@@ -77,11 +77,11 @@ def test_knn_is_watched_during_training_if_asked(photos: Path, tmp_path: Path, t
     """At steps where nothing else is due, without changing what is trained."""
     watched = [*tiny, "train.log_every=100%", "train.checkpoint_every=100%", "evaluation.monitor_every=3 steps"]
     run = lightssl.pretrain(data=str(photos), overrides=watched, out=tmp_path / "watched")
-    assert [row["step"] for row in read_metrics(run.metrics_path) if "knn_top1" in row] == [2, 5]
+    assert [row["step"] for row in read_json_lines(run.metrics_path) if "knn_top1" in row] == [2, 5]
     alone = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "alone")
     assert same(weights(run), weights(alone))
     final = lightssl.evaluate(run, tasks=["knn"])["knn"]["results"][0]["top1"]
-    assert final == pytest.approx(read_metrics(run.metrics_path)[-1]["knn_top1"])
+    assert final == pytest.approx(read_json_lines(run.metrics_path)[-1]["knn_top1"])
 
 
 def test_the_evaluated_network_is_the_saved_one(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
@@ -122,7 +122,7 @@ def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
 def wait_for_step(process: subprocess.Popen[str], metrics: Path, step: int) -> None:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline:
-        if any(row["step"] >= step for row in read_metrics(metrics)):
+        if any(row["step"] >= step for row in read_json_lines(metrics)):
             return
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.02)
@@ -152,7 +152,7 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
 
     program("pretrain", "--resume", str(broken))
     assert same(weights(whole), weights(broken))
-    losses = [[(row["step"], row["loss"]) for row in read_metrics(run / "metrics.jsonl")] for run in (whole, broken)]
+    losses = [[(row["step"], row["loss"]) for row in read_json_lines(run / "metrics.jsonl")] for run in (whole, broken)]
     assert losses[0] == losses[1]
 
 
@@ -171,7 +171,7 @@ def test_two_processes_follow_the_loss_of_one(photos: Path, tmp_path: Path, tiny
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
+    one, two = (read_json_lines(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert [row["step"] for row in two] == list(range(6))
     # The first loss sees equal weights; later ones see rounding grow through batches of eight images.
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-6)
@@ -207,7 +207,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
     with pytest.raises(TrainingError, match=r"The loss is (nan|inf|-inf) at step \d+") as caught:
         lightssl.pretrain(data=str(photos), overrides=overrides, out=tmp_path / "run")
     step = int(str(caught.value).split("at step ")[1].split(".")[0])
-    rows = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    rows = read_json_lines(tmp_path / "run" / "metrics.jsonl")
     assert all(row["step"] < step for row in rows)
     checkpoint = tmp_path / "run" / "checkpoints" / "last.pt"
     if checkpoint.exists():

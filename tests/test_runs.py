@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from lightssl.errors import LightSSLError
-from lightssl.files import atomic_path, write_text
+from lightssl.files import append_json_lines, atomic_path, read_json_lines, write_text
 from lightssl.runs import Run, find_run, new_run
 
 
@@ -54,3 +54,14 @@ def test_what_fails_half_way_leaves_nothing(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_line_that_a_kill_cut_short_is_left_out_and_stays_alone(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    assert read_json_lines(path) == []
+    append_json_lines(path, [{"a": 1}, {"a": 2}])
+    with path.open("a") as file:
+        file.write('{"a": 3, "b')
+    assert read_json_lines(path) == [{"a": 1}, {"a": 2}]
+    append_json_lines(path, [{"a": 4}])
+    assert read_json_lines(path) == [{"a": 1}, {"a": 2}, {"a": 4}]

@@ -4,7 +4,6 @@ Which images are in the batch of a step is a function of (seed, step) alone, and
 of its index. Any number of workers or processes, and a resumed run, therefore see the same batches.
 """
 
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.sources import Source
 from lightssl.errors import DataError, LightSSLError
+from lightssl.files import append_json_lines, read_json_lines
 from lightssl.types import BadImage, Batch
 
 # (image uint8 [H, W, 3], epoch, index) -> one uint8 [V, h, w, 3] a resolution; random by epoch and index alone.
@@ -248,17 +248,10 @@ class BadImages:
 
     def write(self, path: Path) -> None:
         """Append the images met since the last call to a file of JSON lines, unless the file has them already."""
-        if not self._unwritten:
-            return
-        try:
-            listed = _listed(path)
-            with path.open("a", encoding="utf-8") as file:
-                for image in self._unwritten:
-                    if image.index not in listed:
-                        file.write(json.dumps(image._asdict()) + "\n")
-        except OSError as error:
-            raise LightSSLError(f"Cannot write {path}: {error.strerror or error}.", "Free some space.") from error
-        self._unwritten = []
+        if self._unwritten:
+            listed = {row["index"] for row in read_json_lines(path)}
+            append_json_lines(path, [image._asdict() for image in self._unwritten if image.index not in listed])
+            self._unwritten = []
 
 
 @contextmanager
@@ -398,9 +391,3 @@ def _start_worker(_: int) -> None:
 def _some(bad: Sequence[BadImage]) -> str:
     lines = [f"  {image.name}: {image.reason}" for image in bad[:3]]
     return "\n".join(lines + ([f"  and {len(bad) - 3:,} more"] if len(bad) > 3 else []))
-
-
-def _listed(path: Path) -> set[int]:
-    if not path.exists():
-        return set()
-    return {json.loads(line)["index"] for line in path.read_text(encoding="utf-8").splitlines()}

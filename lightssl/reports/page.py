@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from lightssl import __version__
 from lightssl.evaluation import EVALUATIONS
-from lightssl.files import write_text
+from lightssl.files import read_json_lines, write_text
 from lightssl.reports.plots import curve
 from lightssl.runs import Run, find_run
 from lightssl.views.plan import ViewPlan
@@ -95,7 +95,7 @@ def _contents(run: Run) -> dict[str, Any]:
     evaluations = [shown for task in EVALUATIONS if (shown := _evaluation(task, run))]
     done = {shown["task"] for shown in evaluations}
     neighbours = _read_mapping(run.evaluation_path("neighbours"))
-    skipped = [row for row in _read_lines(run.skipped_path) if "name" in row]
+    skipped = [row for row in read_json_lines(run.skipped_path) if "name" in row]
     name = str(recipe.get("name", run.folder.name))
     return {
         "title": f"{name}, scale {recipe['scale']}" if "scale" in recipe else name,
@@ -108,7 +108,7 @@ def _contents(run: Run) -> dict[str, Any]:
             for task in EVALUATIONS
             if task not in done
         ],
-        **_training(_read_lines(run.metrics_path)),
+        **_training(read_json_lines(run.metrics_path)),
         "view_plan": _view_plan(recipe.get("views")),
         "views_image": _png(run.views_path),
         "gallery": _gallery(neighbours),
@@ -138,23 +138,6 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read one JSON object a line, leaving out what cannot be read: a kill can cut the last line short."""
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []
-    rows = []
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict):
-            rows.append(row)
-    return rows
 
 
 def _mappings(value: Any) -> list[dict[str, Any]]:

@@ -1,0 +1,103 @@
+"""What ``make demo`` takes and gives: seconds and memory of each command, and what was learned::
+
+python -m benchmarks.demo
+
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copyfile
+from typing import Any
+
+from lightssl.files import write_json
+from lightssl.machine import describe_machine, versions
+from lightssl.runs import Run
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> None:
+    """Run the commands of the Makefile's demo, one after the other, and write the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder) / "demo")
+        commands = {
+            "pretrain": ["pretrain", "--recipe", "mobilenetv2_dino", "--out", str(run)],
+            "evaluate": ["evaluate", str(run)],
+            "export": ["export", str(run), "--onnx"],
+            "bench": ["bench", str(run.onnx_path), "--target", "cpu"],
+            "report": ["report", str(run)],
+        }
+        steps = {name: measure(arguments) for name, arguments in commands.items()}
+        accuracies = {
+            task: {
+                row["network"]: row["top1"]
+                for row in json.loads(run.evaluation_path(task).read_text(encoding="utf-8"))["results"]
+            }
+            for task in ("knn", "linear")
+        }
+        latencies = json.loads(run.bench_path("cpu").read_text(encoding="utf-8"))["rows"]
+        recipe = run.recipe()
+        copyfile(run.views_path, RESULTS / "views.png")
+    result = {
+        "what": "the commands of make demo: mobilenetv2_dino, scale quick, on the embedded sample",
+        "measured": datetime.now(UTC).date().isoformat(),
+        "seed": recipe["train"]["seed"],
+        "duration": recipe["train"]["duration"],
+        "machine": describe_machine(),
+        "versions": versions(),
+        "seconds": round(sum(step["seconds"] for step in steps.values()), 1),
+        "peak_memory_mib": max(step["peak_memory_mib"] for step in steps.values()),
+        "steps": steps,
+        "top1": accuracies,
+        "latency": [
+            {key: row[key] for key in ("runtime", "threads", "latency_ms_p50", "latency_ms_p90", "latency_ms_p99")}
+            for row in latencies
+        ],
+    }
+    write_json(RESULTS / "demo.json", result)
+    print(json.dumps({key: result[key] for key in ("seconds", "peak_memory_mib", "steps", "top1")}, indent=2))
+
+
+def measure(arguments: list[str]) -> dict[str, Any]:
+    """Run the program; return its seconds and the peak memory of all its processes together."""
+    started = time.perf_counter()
+    process = subprocess.Popen([sys.executable, "-m", "lightssl", *arguments])
+    peak = 0.0
+    done = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.5):
+            peak = max(peak, memory_mib(process.pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    status = process.wait()
+    done.set()
+    watcher.join()
+    if status:
+        raise SystemExit(status)
+    return {"seconds": round(time.perf_counter() - started, 1), "peak_memory_mib": round(peak)}
+
+
+def memory_mib(pid: int) -> float:
+    """Memory of a process and its descendants, shared pages counted once (Linux: proportional set size)."""
+    total = 0.0
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                total += int(line.split()[1]) / 1024
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has just ended
+        return total
+    return total + sum(memory_mib(int(child)) for child in children)
+
+
+if __name__ == "__main__":
+    main()
