@@ -116,6 +116,7 @@ def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -129,7 +130,7 @@ def wait_for_step(process: subprocess.Popen[str], metrics: Path, step: int) -> N
     raise AssertionError("the run never got there")
 
 
-LONG = ["train.duration=40 steps", "train.checkpoint_every=5 steps"]
+LONG = ["train.duration=40 steps", "train.checkpoint_every=5 steps", "data.workers=1"]
 
 
 @pytest.mark.slow
@@ -143,7 +144,7 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
 
     process = start(["pretrain", "--data", str(photos), *settings, "--out", str(broken)], tmp_path)
     wait_for_step(process, broken / "metrics.jsonl", 12)
-    process.send_signal(how)
+    os.killpg(process.pid, how)  # as a terminal does: the workers are told, too
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 0)
     assert not (broken / "backbone.safetensors").exists()
@@ -158,7 +159,8 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
 
 @pytest.mark.slow
 def test_two_processes_follow_the_loss_of_one(photos: Path, tmp_path: Path, tiny: list[str], program) -> None:
-    settings = [argument for override in tiny for argument in ("--set", override)]
+    # A low rate: rounding grows fast through batches of eight images.
+    settings = [argument for override in [*tiny, "schedule.base_rate=0.02"] for argument in ("--set", override)]
     program("pretrain", "--data", str(photos), *settings, "--out", "one")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -173,9 +175,9 @@ def test_two_processes_follow_the_loss_of_one(photos: Path, tmp_path: Path, tiny
     assert done.returncode == 0, done.stderr
     one, two = (read_json_lines(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert [row["step"] for row in two] == list(range(6))
-    # The first loss sees equal weights; later ones see rounding grow through batches of eight images.
+    # The first loss sees equal weights, later ones what rounding made of them.
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-6)
-    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=5e-3)
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-3)
     for name, tensor in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, atol=1e-3, rtol=1e-2)
 

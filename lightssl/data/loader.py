@@ -5,6 +5,7 @@ of its index. Any number of workers or processes, and a resumed run, therefore s
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -378,6 +379,8 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
+    # A terminal sends Ctrl-C to every process; the training one decides when to stop, and needs its workers until then.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # One core a worker: the workers themselves are the parallelism.
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
