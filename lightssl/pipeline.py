@@ -98,15 +98,21 @@ def pretrain(
     )
 
 
-def resume(run: Run | Path | str, *, narrator: Narrator | None = None) -> Run:
+def resume(run: Run | Path | str, *, data: str | None = None, narrator: Narrator | None = None) -> Run:
     """Go on with a pre-training that was stopped, from its last checkpoint, to the same end as if it had not been.
+
+    Args:
+        run: The run, or its folder.
+        data: Where the images are now, if they have moved.
+        narrator: Told how it goes.
 
     Raises:
         LightSSLError: The folder is not a run, its checkpoint is missing or damaged, or its images have changed.
     """
     run = _as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
-    return _train(recipe, run.environment().get("data", SAMPLE), out=None, resume=run, narrator=narrator or Silent())
+    data = data or run.environment().get("data", SAMPLE)
+    return _train(recipe, data, out=None, resume=run, narrator=narrator or Silent())
 
 
 def default_scale(data: str) -> str:

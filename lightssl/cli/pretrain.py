@@ -57,14 +57,14 @@ def pretrain(
     from lightssl import pipeline
 
     if resume is not None:
-        given = [name for name in ("recipe", "data", "scale", "set_", "out", "seed") if _was_given(ctx, name)]
+        given = [name for name in ("recipe", "scale", "set_", "out", "seed") if _was_given(ctx, name)]
         if given:
             options = ", ".join(f"--{name.rstrip('_')}" for name in given)
             raise ConfigError(
                 f"--resume goes on with the run as it was started and cannot be combined with {options}.",
                 "Leave them out, or start a new run.",
             )
-        run = pipeline.resume(resume, narrator=Terminal())
+        run = pipeline.resume(resume, data=data if _was_given(ctx, "data") else None, narrator=Terminal())
     else:
         run = pipeline.pretrain(
             recipe, data=data, scale=scale, overrides=set_ or (), seed=seed, out=out, narrator=Terminal()

@@ -123,7 +123,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "skipped_count": f"{len(skipped):,} image{'s' if len(skipped) != 1 else ''}",
         "skipped_more": f"The first {SKIPPED_SHOWN} are shown." if len(skipped) > SKIPPED_SHOWN else "",
         "commands": commands,
-        "next_steps": _next_steps(run, commands),
+        "next_steps": _next_steps(run, recipe, commands),
         "lightssl_version": __version__,
     }
 
@@ -137,6 +137,10 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
@@ -370,7 +374,8 @@ def _commands(run: Run, recipe: Mapping[str, Any]) -> dict[str, str]:
     return {
         "pretrain": f"lightssl pretrain --recipe {name}",
         "resume": f"lightssl pretrain --resume {folder}",
-        "longer": f"lightssl pretrain --recipe {name} --scale small --data YOUR_IMAGES",
+        "longer": f"lightssl pretrain --recipe {name} --scale quick --set train.duration='16 epochs'",
+        "own": f"lightssl pretrain --recipe {name} --scale small --data YOUR_IMAGES",
         "published": f"lightssl recipes show {name} --scale paper",
         "evaluate": f"lightssl evaluate {folder}",
         "export": f"lightssl export {folder} --onnx",
@@ -378,10 +383,17 @@ def _commands(run: Run, recipe: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _next_steps(run: Run, commands: Mapping[str, str]) -> list[dict[str, str]]:
+def _next_steps(run: Run, recipe: Mapping[str, Any], commands: Mapping[str, str]) -> list[dict[str, str]]:
     steps = []
     if not run.weights_path.exists():
         steps.append({"why": "This training has not come to its end. Go on with it:", "command": commands["resume"]})
-    steps.append({"why": "A longer training, on your own images, for one GPU:", "command": commands["longer"]})
+    measured = _mapping(recipe.get("card")).get("measured")
+    steps.append(
+        {
+            "why": "A longer training on two CPU cores." + (f" Measured so far: {measured}" if measured else ""),
+            "command": commands["longer"],
+        }
+    )
+    steps.append({"why": "Your own images, on one GPU:", "command": commands["own"]})
     steps.append({"why": "What the published recipe takes, in full:", "command": commands["published"]})
     return steps
