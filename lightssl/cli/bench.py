@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 def bench(
     models: Annotated[
         Optional[list[Path]],
-        typer.Argument(metavar="[MODEL]...", help="ONNX files. [default: the latest run's]", show_default=False),
+        typer.Argument(metavar="MODEL", help="ONNX files.", show_default="the latest run's"),
     ] = None,
     target: Annotated[str, typer.Option(help="A device profile: cpu, or a YAML file.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,

@@ -17,17 +17,13 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run: Annotated[
-        Optional[Path], typer.Argument(help="Folder of a run. [default: the latest]", show_default=False)
-    ] = None,
+    run: Annotated[Optional[Path], typer.Argument(help="Folder of a run.", show_default="the latest")] = None,
     task: Annotated[
-        Optional[list[str]], typer.Option(help="knn or linear; repeat for more. [default: both]", show_default=False)
+        Optional[list[str]], typer.Option(help="knn or linear; repeat for more.", show_default="both")
     ] = None,
     data: Annotated[
         Optional[str],
-        typer.Option(
-            help="Labelled images: first-level folder names are labels. [default: the run's]", show_default=False
-        ),
+        typer.Option(help="Labelled images: first-level folder names are labels.", show_default="the run's"),
     ] = None,
     test_data: Annotated[
         Optional[str],

@@ -20,13 +20,9 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    run: Annotated[
-        Optional[Path], typer.Argument(help="Folder of a run. [default: the latest]", show_default=False)
-    ] = None,
+    run: Annotated[Optional[Path], typer.Argument(help="Folder of a run.", show_default="the latest")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX.")] = False,
-    out: Annotated[
-        Optional[Path], typer.Option(help="The file. [default: export/model.onnx in the run]", show_default=False)
-    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The file.", show_default="export/model.onnx in the run")] = None,
     normalisation: Annotated[
         bool,
         typer.Option(

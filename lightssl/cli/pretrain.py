@@ -31,22 +31,22 @@ def pretrain(
     scale: Annotated[
         Optional[str],
         typer.Option(
-            help="paper: as published. small: one GPU, tens of thousands of images. quick: two CPU cores, minutes. "
-            "[default: quick on the sample or without a GPU, else small]",
-            show_default=False,
+            help="paper: as published. small: one GPU, tens of thousands of images. quick: two CPU cores, minutes. ",
+            show_default="quick on the sample or without a GPU, else small",
         ),
     ] = None,
     set_: Annotated[
         Optional[list[str]],
         typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeat for more."),
     ] = None,
-    out: Annotated[
-        Optional[Path], typer.Option(help="Folder of the run. [default: runs/TIME-RECIPE]", show_default=False)
-    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the run.", show_default="runs/TIME-RECIPE")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Decides weights, order and views.", show_default=False)] = None,
     resume: Annotated[
         Optional[Path],
-        typer.Option(metavar="RUN", help="Go on with a run that was stopped; takes its recipe and data from there."),
+        typer.Option(
+            metavar="RUN",
+            help="Go on with a run that was stopped, with its recipe and data; --data if they have moved.",
+        ),
     ] = None,
     ctx: typer.Context = None,  # type: ignore[assignment]
 ) -> None:

@@ -15,12 +15,8 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    run: Annotated[
-        Optional[Path], typer.Argument(help="Folder of a run. [default: the latest]", show_default=False)
-    ] = None,
-    out: Annotated[
-        Optional[Path], typer.Option(help="The page. [default: report.html in the run]", show_default=False)
-    ] = None,
+    run: Annotated[Optional[Path], typer.Argument(help="Folder of a run.", show_default="the latest")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The page.", show_default="report.html in the run")] = None,
 ) -> None:
     """Write one self-contained HTML page about a run."""
     from lightssl import pipeline
