@@ -1,4 +1,4 @@
-"""Quantities as people write them: ``"300M"``, ``"200 epochs"``, ``"10%"``."""
+"""Lengths of training as people write them: ``"200 epochs"``, ``"1M examples"``, ``"10%"``."""
 
 import re
 from dataclasses import dataclass
@@ -9,20 +9,6 @@ from lightssl.errors import ConfigError
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
 Unit = Literal["steps", "epochs", "examples", "percent"]
-
-
-def parse_count(text: str | int) -> int:
-    """Turn ``"300M"``, ``"3.5M"``, ``"1_000"`` or ``7`` into an int. Suffixes: k, M, G or B.
-
-    Raises:
-        ConfigError: The text is not a whole, positive count.
-    """
-    match = re.fullmatch(r"\s*([\d_]+(?:\.\d+)?)\s*([kmgb]?)\s*", str(text).lower())
-    if match:
-        value = float(match[1].replace("_", "")) * _SUFFIXES[match[2]]
-        if value > 0 and value == int(value):
-            return int(value)
-    raise ConfigError(f"{text!r} is not a count.", "Write a whole number, with k, M or G if you like: 300M.")
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightssl.errors import ConfigError
-from lightssl.units import Duration, parse_count
-
-
-@pytest.mark.parametrize(
-    ("text", "value"), [("300M", 300_000_000), ("3.5M", 3_500_000), ("1_000", 1000), ("2g", 2 * 10**9), (7, 7)]
-)
-def test_counts(text: str | int, value: int) -> None:
-    assert parse_count(text) == value
-
-
-@pytest.mark.parametrize("text", ["", "M", "-3", "0", "1.5", "300Q", "1e6M", "three"])
-def test_no_counts(text: str) -> None:
-    with pytest.raises(ConfigError, match="is not a count"):
-        parse_count(text)
+from lightssl.units import Duration
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["steps", "epochs", "examples", "%"]))
