@@ -17,6 +17,12 @@ from lightssl.files import atomic_path, write_json
 
 _FORMAT = 1
 
+# What reading a file of another kind, or half of one, can raise.
+_DAMAGES = (
+    *(RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError),
+    *(BadZipFile, SafetensorError),
+)
+
 
 def save_checkpoint(path: Path, *, state: Mapping[str, Any], recipe: Mapping[str, Any], step: int) -> None:
     """Write a training checkpoint in one piece.
@@ -34,6 +40,39 @@ def save_checkpoint(path: Path, *, state: Mapping[str, Any], recipe: Mapping[str
             raise OSError(str(error)) from error
 
 
+def load_safely(path: Path, *, if_unsafe: str, if_damaged: str, stand_ins: Mapping[str, type] | None = None) -> Any:
+    """Read tensors and plain values without running any code that the file may hold.
+
+    Args:
+        path: What safetensors wrote if it is called so, else what ``torch.save`` wrote.
+        if_unsafe: What to do, as an error says it, about a file that holds more.
+        if_damaged: What to do about one that cannot be read.
+        stand_ins: Classes of this project to put in place of others, by the full names of those. They are called as
+            the file asks, so they must do nothing.
+
+    Raises:
+        CheckpointError: The file is unsafe or damaged.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return safetensors.torch.load_file(path)
+        with path.open("rb") as file:
+            if file.read(1) not in (b"P", b"\x80"):  # of a zip file, of a pickle
+                raise ValueError("it starts as no file of torch.save does")
+        with torch.serialization.safe_globals([(stand_in, name) for name, stand_in in (stand_ins or {}).items()]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and plain values: loading it could run code, so it was not loaded.",
+            if_unsafe,
+        ) from error
+    except _DAMAGES as error:
+        raise CheckpointError(
+            f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0] if str(error) else error!r}",
+            if_damaged,
+        ) from error
+
+
 def load_checkpoint(path: Path, *, recipe: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Read a training checkpoint without running any code that it may hold.
 
@@ -49,18 +88,11 @@ def load_checkpoint(path: Path, *, recipe: Mapping[str, Any] | None = None) -> d
     """
     if not path.is_file():
         raise CheckpointError(f"There is no checkpoint at {path}.", "Was the run stopped before its first checkpoint?")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} holds more than tensors and plain values: loading it could run code, so it was not loaded.",
-            "Use a checkpoint that lightssl wrote.",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, BadZipFile) as error:
-        raise CheckpointError(
-            f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0] if str(error) else error!r}",
-            "Resume from another copy, or start the run again.",
-        ) from error
+    checkpoint = load_safely(
+        path,
+        if_unsafe="Use a checkpoint that lightssl wrote.",
+        if_damaged="Resume from another copy, or start the run again.",
+    )
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is not a lightssl training checkpoint.", "Use a checkpoint that lightssl wrote.")
     if recipe is not None and (differences := list(_differences(checkpoint["recipe"], recipe))):

@@ -1,17 +1,55 @@
 """Heads that methods put on a backbone."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 
-def _init_linear(module: nn.Module) -> None:
-    """Truncated normal of deviation .02, zero bias: DINO's initialisation of its head."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+def mlp(
+    widths: Sequence[int],
+    *,
+    batch_norm: bool = True,
+    activation: type[nn.Module] = nn.ReLU,
+    final_norm: bool = False,
+) -> nn.Sequential:
+    """Chain linear layers from ``widths[0]`` to ``widths[-1]``, with a non-linearity after all but the last.
+
+    Args:
+        widths: Of the input, the hidden layers and the output.
+        batch_norm: Normalise the hidden layers.
+        activation: After each hidden layer.
+        final_norm: Normalise the output, by a batch norm without scale and shift.
+    """
+    layers: list[nn.Module] = []
+    for before, width in pairwise(widths[:-1]):
+        layers.append(nn.Linear(before, width))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(width))
+        layers.append(activation())
+    layers.append(nn.Linear(widths[-2], widths[-1], bias=not final_norm))
+    if final_norm:
+        layers.append(nn.BatchNorm1d(widths[-1], affine=False))
+    return nn.Sequential(*layers)
+
+
+class L2Normalised(nn.Module):
+    """A head whose outputs have unit length.
+
+    Args:
+        head: Maps [B, D] to [B, E].
+    """
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features [B, D] to unit vectors [B, E]."""
+        return F.normalize(self.head(features), dim=-1)
 
 
 class DINOHead(nn.Module):
@@ -37,13 +75,7 @@ class DINOHead(nn.Module):
         freeze_gain: bool = True,
     ) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for width in (in_width, hidden):
-            layers.append(nn.Linear(width, hidden))
-            if batch_norm:
-                layers.append(nn.BatchNorm1d(hidden))
-            layers.append(nn.GELU())
-        self.mlp = nn.Sequential(*layers, nn.Linear(hidden, bottleneck))
+        self.mlp = mlp((in_width, hidden, hidden, bottleneck), batch_norm=batch_norm, activation=nn.GELU)
         self.mlp.apply(_init_linear)
         self.prototypes = weight_norm(nn.Linear(bottleneck, prototypes, bias=False))
         gain = self.prototypes.parametrizations.weight.original0  # [K, 1]
@@ -54,3 +86,11 @@ class DINOHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Map features [B, D] to prototype scores [B, K]."""
         return self.prototypes(F.normalize(self.mlp(features), dim=-1))
+
+
+def _init_linear(module: nn.Module) -> None:
+    """Truncated normal of deviation .02, zero bias: DINO's initialisation of its head."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)

@@ -29,6 +29,7 @@ PACKAGES = (
     "PyYAML",
     "safetensors",
     "tensorboard",
+    "timm",
     "scikit-learn",
     "matplotlib",
     "typer",
@@ -69,7 +70,7 @@ def describe_machine() -> dict[str, Any]:
         "physical_cores": _physical_cores(),
         "logical_cores": os.cpu_count(),
         "usable_cores": usable_cores(),
-        "memory_gib": _memory_gib(),
+        "memory_gib": memory_gib(),
         "native_bf16": has_native_bf16(),
         "accelerators": _accelerators(),
         "os": _system(),
@@ -110,7 +111,8 @@ def _physical_cores() -> int | None:
     return len(cores) or int(_sysctl("hw.physicalcpu") or 0) or None
 
 
-def _memory_gib() -> float | None:
+def memory_gib() -> float | None:
+    """Memory of the machine in GiB; None where it cannot be found out."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, OSError, ValueError):  # not on Windows

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +22,26 @@ from torch import Tensor, nn
 
 from lightssl.backbones import BACKBONES
 from lightssl.backbones.base import Backbone
-from lightssl.backbones.batchnorm import estimate_batch_norm
+from lightssl.backbones.batchnorm import estimate_batch_norm, has_batch_norm
 from lightssl.backbones.cost import count_cost
+from lightssl.backbones.matching import recognise, weights_for
+from lightssl.backbones.published import KINDS, Published, read_published
 from lightssl.checkpoint import load_checkpoint, load_strictly, load_weights, save_backbone
 from lightssl.config.load import dump, load_recipe, validate
-from lightssl.config.schema import Recipe, Section
+from lightssl.config.schema import Card, Recipe, Section
 from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.loader import BadImages, evaluation_loader, pretraining_loader, steps_per_epoch
-from lightssl.data.sources import Source, Subset, open_source, open_splits
+from lightssl.data.sources import Source, Subset, open_source, open_splits, require_labels
 from lightssl.deploy.onnx import ExportResult, export_onnx
 from lightssl.deploy.profile import bench as bench_profile
 from lightssl.deploy.profile import load_profile
-from lightssl.errors import CheckpointError, DataError, LightSSLError
+from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
 from lightssl.evaluation.features import Features, extract_features
 from lightssl.evaluation.neighbours import neighbour_gallery
 from lightssl.files import write_json
 from lightssl.images import normalise
-from lightssl.machine import describe_machine, usable_cores, versions
+from lightssl.machine import describe_machine, memory_gib, usable_cores, versions
 from lightssl.methods import METHODS
 from lightssl.methods.base import Method
 from lightssl.progress import Narrator, Silent
@@ -48,6 +52,7 @@ from lightssl.train.loop import Plan, Trainer
 from lightssl.train.optim import parameter_groups
 from lightssl.train.schedule import Schedule
 from lightssl.types import Clock
+from lightssl.units import Duration
 from lightssl.views.maker import ViewMaker
 from lightssl.views.preview import contact_sheet
 
@@ -111,7 +116,13 @@ def resume(run: Run | Path | str, *, data: str | None = None, narrator: Narrator
     """
     run = _as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
-    data = data or run.environment().get("data", SAMPLE)
+    environment = run.environment()
+    if "imported" in environment:
+        raise CheckpointError(
+            f"{run} holds imported weights: no training was started there that could go on.",
+            f"Train the same network from the start: lightssl pretrain --recipe {recipe.name}",
+        )
+    data = data or environment.get("data", SAMPLE)
     return _train(recipe, data, out=None, resume=run, narrator=narrator or Silent())
 
 
@@ -132,13 +143,13 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
         checkpoint = load_checkpoint(resume.checkpoint_path, recipe=dump(recipe))
         _check_same_images(resume, source)
     fabric = make_fabric(options.precision)
+    method, labels = _checked_method(recipe, plan, source, fabric.device)
     narrator = narrator if fabric.is_global_zero else Silent()
     # All processes write to one folder: the first one names it.
     run = resume or Run(fabric.broadcast(str(new_run(out, recipe.name).folder) if fabric.is_global_zero else ""))
     narrator.say(f"{recipe.card.title}, scale {recipe.scale}, {_data_sentence(data, source)}")
     narrator.say(f"Views: {recipe.views.describe()}")
 
-    method = build_method(recipe)
     bad_images = BadImages(len(source))
     trainer = Trainer(
         method,
@@ -153,6 +164,7 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
         seed=options.seed,
         bad_images=bad_images,
         max_bad_share=recipe.data.max_bad_share,
+        labels=labels,
         monitor=_monitor(recipe, data, source) if plan.monitor_every and fabric.is_global_zero else None,
     )
     make_views = ViewMaker(recipe.views, recipe.augment, seed=options.seed)
@@ -160,7 +172,7 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
         trainer.restore(checkpoint)
         narrator.say(f"Going on from step {trainer.step:,} of {plan.total_steps:,} in {run}")
     elif fabric.is_global_zero:
-        run.write_start(dump(recipe), _environment(data, source))
+        run.write_start(dump(recipe), _environment(data=data, images=len(source)))
         _write_contact_sheet(run, source, make_views)
         narrator.say(
             f"{plan.total_steps:,} steps of {plan.batch_size} images, {plan.steps_per_epoch:,} an epoch, in {run}"
@@ -201,6 +213,53 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
     return run
 
 
+def _checked_method(recipe: Recipe, plan: Plan, source: Source, device: torch.device) -> tuple[Method, Tensor | None]:
+    """Build what is trained, and refuse what could not be; return it with the labels for its probe, if it has one."""
+    _check_memory(recipe, device)
+    method = build_method(recipe)
+    _check_sizes(recipe, method.encoder)
+    method.check(plan.clock(0))
+    if not recipe.train.probe:
+        return method, None
+    require_labels(source, "train.probe=true")
+    method.attach_probe(len(source.classes or []))
+    return method, torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
+
+
+def _check_memory(recipe: Recipe, device: torch.device) -> None:
+    """Refuse networks that cannot fit, before the system stops the process for it."""
+    with torch.device("meta"):
+        method = build_method(recipe)
+    # A trained tensor comes with its gradient and its momentum; activations come on top.
+    sizes = {
+        name: tensor.numel() * tensor.element_size() * (3 if tensor.requires_grad else 1)
+        for name, tensor in chain(method.named_parameters(), method.named_buffers())
+    }
+    needed = sum(sizes.values()) / 2**30
+    available = torch.cuda.mem_get_info(device)[1] / 2**30 if device.type == "cuda" else memory_gib()
+    if available is not None and needed > available:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise ConfigError(
+            f"The networks of this recipe need {needed:,.1f} GiB to be trained, and there are {available:,.1f} GiB.",
+            f"The largest tensor is {largest}, {sizes[largest] / 2**30:,.1f} GiB: make it smaller, for example by "
+            "method.prototypes, method.queue or method.hidden.",
+        )
+
+
+def _check_sizes(recipe: Recipe, backbone: Backbone) -> None:
+    """Refuse views and evaluated images that are too small for the network."""
+    plan = recipe.views
+    sizes = {"views.global.size": plan.global_.size, "evaluation.image_size": recipe.evaluation.image_size}
+    if plan.local.count:
+        sizes["views.local.size"] = plan.local.size
+    for key, size in sizes.items():
+        if size < backbone.smallest_image:
+            raise ConfigError(
+                f"{key} is {size} pixels; {recipe.backbone.name} needs at least {backbone.smallest_image}.",
+                "Make it larger, or choose a smaller patch or another network.",
+            )
+
+
 def _standalone(encoder: nn.Module, recipe: Recipe) -> Backbone:
     """Copy a trained encoder to the CPU, without ties to other processes: its batch norm may be synchronised."""
     backbone = build_backbone(recipe)
@@ -220,10 +279,16 @@ def _plan(recipe: Recipe, images: int) -> Plan:
         total_steps=total,
         steps_per_epoch=epoch,
         batch_size=options.batch_size,
-        log_every=max(1, clock.steps(options.log_every)),
-        checkpoint_every=max(1, clock.steps(options.checkpoint_every)),
-        monitor_every=max(1, clock.steps(monitor)) if monitor is not None else None,
+        log_every=_interval(options.log_every, clock),
+        checkpoint_every=_interval(options.checkpoint_every, clock),
+        monitor_every=_interval(monitor, clock) if monitor is not None else None,
     )
+
+
+def _interval(every: Duration, clock: Clock) -> int:
+    """Convert to steps. Shares of the whole are rounded up, or the last would end just before the end."""
+    steps = every.amount / 100 * clock.total_steps if every.unit == "percent" else clock.steps(every)
+    return max(1, ceil(steps))
 
 
 def build_backbone(recipe: Recipe) -> Backbone:
@@ -265,12 +330,11 @@ def _data_sentence(data: str, source: Source) -> str:
     return f"on {len(source):,} images of {source.name}"
 
 
-def _environment(data: str, source: Source) -> dict[str, Any]:
+def _environment(**what: Any) -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": ["lightssl", *sys.argv[1:]] if Path(sys.argv[0]).stem == "lightssl" else None,
-        "data": data,
-        "images": len(source),
+        **what,
         "machine": describe_machine(),
         "versions": versions(),
     }
@@ -361,6 +425,84 @@ def load_backbone(run: Run | Path | str | None = None) -> Backbone:
     return backbone.eval()
 
 
+# ------------------------------------------------------------------------------------------------------------ import
+
+
+def import_weights(
+    file: Path | str,
+    kind: str,
+    *,
+    network: str | None = None,
+    recipe: str | None = None,
+    overrides: Sequence[str] = (),
+    out: Path | str | None = None,
+    narrator: Narrator | None = None,
+) -> Run:
+    """Make a run of a checkpoint that others published, to evaluate, export and time its backbone.
+
+    Nothing in the file is executed. If it does not fit, nothing is written.
+
+    Args:
+        file: What ``torch.save`` or safetensors wrote.
+        kind: Who published it: a name in :data:`lightssl.backbones.published.KINDS`.
+        network: Which network of the file, such as ``student``; by default the one that its authors evaluate.
+        recipe: Says which backbone it is and how it is fed. By default ``BACKBONE_METHOD``: the backbone whose names
+            and shapes the file has, and the method of its kind, or DINO.
+        overrides: Texts like ``backbone.image_size=384``.
+        out: Folder of the run; by default one below ``runs/`` named by time and recipe.
+        narrator: Told what was taken and what was left out.
+
+    Returns:
+        The run. It has weights and a recipe, and a card that says where they are from; it has no training.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, unsafe or of another kind, or its tensors do not fit.
+        ConfigError: There is no such kind, network or recipe.
+    """
+    narrator = narrator or Silent()
+    published = read_published(Path(file), kind, network=network)
+    name = recipe or f"{recognise(published)}_{published.network.method}"
+    resolved = load_recipe(name, overrides=[*KINDS[kind].overrides, *overrides])
+    resolved = resolved.model_copy(update={"card": _imported_card(resolved, published)})
+    backbone = build_backbone(resolved)
+    options = ", ".join(f"{key}={value}" for key, value in _options(resolved.backbone).items())
+    tensors, left_out = weights_for(backbone, f"{resolved.backbone.name} ({options})", published)
+    load_strictly(backbone, tensors, published.path)
+    imported = {
+        "file": published.path.name,
+        "kind": kind,
+        "network": published.network.role,
+        "left_out": left_out,
+    }
+    description = {**_describe_backbone(resolved, backbone), "imported": imported}
+
+    run = new_run(Path(out) if out is not None else None, resolved.name)
+    save_backbone(run.weights_path, backbone, description)
+    run.write_start(dump(resolved), _environment(imported=imported))
+    evaluation, data = resolved.evaluation, resolved.data
+    others = f". It also has: {', '.join(published.others)} (--network)" if published.others else ""
+    narrator.say(f"{published.path.name}, from {kind}: took the {published.network.role}{others}")
+    narrator.say(f"Left out: {', '.join(left_out) or 'nothing'}")
+    narrator.say(f"{resolved.backbone.name}, {description['parameters']:,} parameters: {run.weights_path}")
+    narrator.say(
+        f"Fed with images of {evaluation.image_size} pixels, mean {list(data.mean)}, std {list(data.std)}. If it was "
+        "trained otherwise: --set evaluation.image_size=N --set data.mean=[R,G,B] --set data.std=[R,G,B]"
+    )
+    return run
+
+
+def _imported_card(recipe: Recipe, published: Published) -> Card:
+    """Replace a recipe's card, so that nobody takes the weights for those of a training with lightssl."""
+    return Card(
+        title=f"{recipe.backbone.name}, imported from {published.path.name}",
+        paper=KINDS[published.kind].paper,
+        in_paper=False,
+        hardware="not known: the training was not done with lightssl",
+        measured=f"weights imported from {published.path.name} ({published.kind}, {published.network.role}). "
+        "Of this recipe, only the backbone, data and evaluation apply to them",
+    )
+
+
 # ---------------------------------------------------------------------------------------------------------- evaluate
 
 
@@ -374,8 +516,8 @@ def evaluate(
 ) -> dict[str, dict[str, Any]]:
     """Measure what the frozen features are worth, beside those of the same network at random initialisation.
 
-    The random network is measured twice: with batch norm as initialised, and with its statistics estimated on the
-    training images. Neither is the better baseline everywhere.
+    A random network with batch norm is measured twice: with batch norm as initialised, and with its statistics
+    estimated on the training images. Neither is the better baseline everywhere.
 
     Args:
         run: By default the latest run.
@@ -397,11 +539,14 @@ def evaluate(
     pretrained = load_backbone(run)
     prepare_host()
 
-    networks = {
-        "pre-trained": lambda: pretrained,
-        "random, batch norm as initialised": lambda: build_backbone(recipe),
-        "random, batch norm estimated": lambda: _with_estimated_batch_norm(build_backbone(recipe), train, recipe),
-    }
+    networks: dict[str, Callable[[], Backbone]] = {"pre-trained": lambda: pretrained}
+    if has_batch_norm(pretrained):
+        networks["random, batch norm as initialised"] = lambda: build_backbone(recipe)
+        networks["random, batch norm estimated"] = lambda: _with_estimated_batch_norm(
+            build_backbone(recipe), train, recipe
+        )
+    else:
+        networks["random"] = lambda: build_backbone(recipe)
     results: dict[str, list[dict[str, Any]]] = {task: [] for task in tasks}
     with narrator.work("Evaluating", len(networks) * (len(train) + len(test) + 1000 * len(tasks))) as bar:
         done = 0
@@ -594,4 +739,14 @@ def _as_run(run: Run | Path | str | None) -> Run:
     return run if isinstance(run, Run) else find_run(run)
 
 
-__all__ = ["bench", "default_scale", "evaluate", "export", "load_backbone", "pretrain", "report", "resume"]
+__all__ = [
+    "bench",
+    "default_scale",
+    "evaluate",
+    "export",
+    "import_weights",
+    "load_backbone",
+    "pretrain",
+    "report",
+    "resume",
+]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Ranges of recipe values. They annotate keyword arguments; the recipe schema checks them.
 PositiveInt = Annotated[int, Gt(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Interval(ge=0, le=1)]
@@ -68,5 +69,6 @@ class StepOutput:
     """What a method computes for one batch."""
 
     loss: "Tensor"  # scalar, with gradient
-    features: "Tensor"  # [B, D] backbone features of the first global view, detached
+    features: "Tensor"  # [B, D] backbone features of the first view that the trained encoder saw, detached
     logs: "dict[str, Tensor | float]" = field(default_factory=dict)
+    probe_loss: "Tensor | None" = None  # scalar, of a linear probe that is trained beside the method

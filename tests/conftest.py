@@ -5,34 +5,54 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 # A training of a few steps that any machine manages in seconds.
-TINY = [
+_SHORT = [
     "train.batch_size=8",
     "train.duration=6 steps",
     "train.log_every=1 steps",
     "train.checkpoint_every=2 steps",
-    "views.global_size=32",
-    "views.local.count=2",
-    "backbone.width=0.25",
-    "method.hidden=16",
-    "method.bottleneck=8",
-    "method.prototypes=16",
-    "evaluation.image_size=32",
     "data.workers=0",
 ]
+_SMALL_VIEWS = ["views.global_size=32", "views.local.count=2", "evaluation.image_size=32"]
+_SMALL_PARTS = {
+    "mobilenetv2": ["backbone.width=0.25"],
+    "vit": ["backbone.patch=4", "backbone.image_size=32"],
+    "dino": ["method.hidden=16", "method.bottleneck=8", "method.prototypes=16"],
+    "swav": ["method.hidden=16", "method.bottleneck=8", "method.prototypes=16", "method.queue=16"],
+    "mocov2": ["method.hidden=16", "method.bottleneck=8", "method.queue=16"],
+    "simsiam": ["method.width=16", "method.predictor_hidden=8"],
+    "simclr": ["method.hidden=16", "method.bottleneck=8"],
+}
+
+
+def tiny_settings(recipe: str) -> list[str]:
+    """Overrides that make a shipped recipe tiny, found by the parts that its name is made of."""
+    parts = [settings for part, settings in _SMALL_PARTS.items() if part in recipe.split("_")]
+    return [*_SHORT, *_SMALL_VIEWS, *(setting for settings in parts for setting in settings)]
 
 
 @pytest.fixture
 def tiny() -> list[str]:
-    return list(TINY)
+    """Overrides that make ``mobilenetv2_dino`` tiny."""
+    return tiny_settings("mobilenetv2_dino")
+
+
+@pytest.fixture
+def make_tiny() -> Callable[[str], list[str]]:
+    """:func:`tiny_settings`, for tests of other recipes."""
+    return tiny_settings
 
 
 @pytest.fixture
@@ -67,6 +87,29 @@ def program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         return done
 
     return run
+
+
+@pytest.fixture
+def agrees() -> "Callable[..., None]":
+    """Hold a float32 function of tensors against its reference in float64: the value and every gradient, to 1e-5.
+
+    Gradients are compared relative to their largest entry.
+    """
+    import torch
+
+    def compare(ours: "Callable[..., Tensor]", reference: "Callable[..., Tensor]", *inputs: "Tensor") -> None:
+        narrow = [value.detach().float().requires_grad_() for value in inputs]
+        wide = [value.detach().double().requires_grad_() for value in narrow]
+        found, exact = ours(*narrow), reference(*wide)
+        assert found.item() == pytest.approx(exact.item(), rel=1e-5, abs=1e-6)
+        gradients, exact_gradients = torch.autograd.grad(found, narrow), torch.autograd.grad(exact, wide)
+        for gradient, exact_gradient in zip(gradients, exact_gradients, strict=True):
+            assert exact_gradient.abs().max() > 0
+            torch.testing.assert_close(
+                gradient.double(), exact_gradient, rtol=1e-5, atol=1e-5 * exact_gradient.abs().max().item()
+            )
+
+    return compare
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,21 +31,26 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("name", available())
-@pytest.mark.parametrize("scale", ["paper", *available("scales")])
-def test_every_recipe_builds_and_steps_at_a_tiny_size(name: str, scale: str, tiny: list[str]) -> None:
-    recipe = load_recipe(
-        name, scale=scale, overrides=[o for o in tiny if o.startswith(("views", "method", "backbone"))]
-    )
+SCALED = ["mobilenetv2_dino", "resnet18_swav", "vit_tiny_mocov2", "mobilenetv2_simsiam_cifar", "vit_tiny_simclr_cifar"]
+
+
+@pytest.mark.parametrize(
+    ("name", "scale"),
+    [(name, "paper") for name in available()] + [(name, scale) for name in SCALED for scale in available("scales")],
+)
+def test_every_recipe_builds_and_steps_at_a_tiny_size(name: str, scale: str, make_tiny) -> None:
+    recipe = load_recipe(name, scale=scale, overrides=make_tiny(name))
     method = build_method(recipe)
-    views = [torch.randn(kind.count, 4, 3, kind.size, kind.size) for kind in (recipe.views.global_, recipe.views.local)]
-    clock = Clock(0, 10, 5, 4)
+    kinds = [kind for kind in (recipe.views.global_, recipe.views.local) if kind.count]
+    views = [torch.randn(kind.count, 8, 3, kind.size, kind.size) for kind in kinds]
+    clock = Clock(0, 10, 5, 8)
+    method.check(clock)
     output = method(views, clock)
     output.loss.backward()
     method.after_backward(clock)
     method.after_step(clock)
     assert math.isfinite(output.loss.item())
-    assert output.features.shape == (4, method.encoder.feature_width)
+    assert output.features.shape == (8, method.encoder.feature_width)
 
 
 def test_from_a_folder_of_images_to_a_timed_onnx_file(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
@@ -220,6 +225,47 @@ def test_a_batch_larger_than_the_data_is_refused(photos: Path, tmp_path: Path, t
     with pytest.raises(DataError, match="A batch of 64 images cannot be filled from 30"):
         lightssl.pretrain(data=str(photos), overrides=[*tiny, "train.batch_size=64"], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "message"),
+    [
+        ("mobilenetv2_mocov2", "method.queue=20", r"method.queue is 20, which the batch of 8 images does not divide"),
+        ("mobilenetv2_swav", "method.queue=4", r"method.queue is 4, less than one batch of 8 images"),
+        ("mobilenetv2_dino", "method.prototypes=10_000_000_000", r"need [\d,.]+ GiB to be trained"),
+        ("vit_tiny_dino", "views.local.size=3", r"views.local.size is 3 pixels; vit_tiny needs at least 4"),
+        ("vit_tiny_dino", "evaluation.image_size=2", r"evaluation.image_size is 2 pixels; vit_tiny needs at least 4"),
+        ("mobilenetv2_dino", "backbone=timm:mobilnetv3_small_100", r"timm has no network 'mobilnetv3_small_100'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_training(
+    recipe: str, change: str, message: str, photos: Path, tmp_path: Path, make_tiny
+) -> None:
+    settings = [text for text in make_tiny(recipe) if not (change.startswith("backbone=") and "backbone" in text)]
+    with pytest.raises(ConfigError, match=message):
+        lightssl.pretrain(recipe, data=str(photos), overrides=[*settings, change], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_probe_shows_learning_and_changes_nothing(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    probed = lightssl.pretrain(data=str(photos), overrides=[*tiny, "train.probe=true"], out=tmp_path / "probed")
+    rows = read_json_lines(probed.metrics_path)
+    assert all(0 <= row["probe_top1"] <= 100 and row["probe_loss"] > 0 for row in rows)
+    alone = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "alone")
+    assert same(weights(probed), weights(alone))
+    assert [row["loss"] for row in rows] == [row["loss"] for row in read_json_lines(alone.metrics_path)]
+
+
+def test_a_probe_needs_labels(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    with pytest.raises(DataError, match=r"no labels, which train.probe=true needs"):
+        lightssl.pretrain(data=str(photos / "red"), overrides=[*tiny, "train.probe=true"], out=tmp_path / "run")
+
+
+def test_a_network_without_batch_norm_has_one_random_baseline(photos: Path, tmp_path: Path, make_tiny) -> None:
+    settings = [*make_tiny("vit_tiny_mocov2"), "train.duration=1 steps"]
+    run = lightssl.pretrain("vit_tiny_mocov2", data=str(photos), overrides=settings, out=tmp_path / "run")
+    results = lightssl.evaluate(run, tasks=["knn"])["knn"]["results"]
+    assert [row["network"] for row in results] == ["pre-trained", "random"]
 
 
 def test_too_many_bad_images_stop_the_run(photos: Path, tmp_path: Path, tiny: list[str]) -> None:

@@ -7,5 +7,9 @@ BACKBONES = Registry(
     {
         "mobilenetv2": "lightssl.backbones.mobilenetv2:MobileNetV2",
         "resnet18": "lightssl.backbones.resnet:ResNet18",
+        "resnet34": "lightssl.backbones.resnet:ResNet34",
+        "resnet50": "lightssl.backbones.resnet:ResNet50",
+        "vit_tiny": "lightssl.backbones.vit:ViTTiny",
+        "timm": "lightssl.backbones.timm_network:TimmNetwork",
     },
 )

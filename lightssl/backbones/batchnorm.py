@@ -11,6 +11,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lightssl.errors import DataError
 
 
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether a network keeps running statistics of batch norm."""
+    return bool(_tracking_layers(network))
+
+
+def _tracking_layers(network: nn.Module) -> list[_BatchNorm]:
+    return [layer for layer in network.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+
+
 @contextmanager
 def in_eval_mode(network: nn.Module) -> Iterator[None]:
     """Put every module of a network in eval mode, and give each its own mode back afterwards."""
@@ -43,7 +52,7 @@ def estimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     Raises:
         DataError: There is no batch. The statistics are then untouched.
     """
-    layers = [layer for layer in network.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    layers = _tracking_layers(network)
     if not layers:
         return
     batches = iter(batches)

@@ -8,8 +8,10 @@ from torchvision.models import mobilenet_v2
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops.misc import Conv2dNormActivation
 
-from lightssl.backbones.base import Backbone
+from lightssl.backbones.base import Backbone, Stage
 from lightssl.types import Positive
+
+_STAGE_ENDS = (3, 6, 13, 18)  # the last layers of ``features`` before the resolution halves, and the very last
 
 
 class MobileNetV2(Backbone):
@@ -33,16 +35,26 @@ class MobileNetV2(Backbone):
         network = mobilenet_v2(width_mult=width)
         self.features = network.features
         self.feature_width = network.last_channel
-        self.total_stride = 32
+        finest = 4
         if stem == "small":
             self.features[0][0].stride = (1, 1)
-            self.total_stride = 16
+            finest = 2
+        self.stages = tuple(Stage(self.features[end].out_channels, finest * 2**i) for i, end in enumerate(_STAGE_ENDS))
         if init == "near_linear":
             _start_near_linear(self.features)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images [B, 3, H, W] to pooled features [B, D]."""
         return self.features(images).mean(dim=(2, 3))
+
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
+        """Map normalised images [B, 3, H, W] to one map a stage: see :meth:`Backbone.feature_maps`."""
+        x, maps = images, []
+        for index, layer in enumerate(self.features):
+            x = layer(x)
+            if index in _STAGE_ENDS:
+                maps.append(x)
+        return maps
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """``lightssl recipes``."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -9,12 +9,25 @@ from lightssl.cli.examples import examples
 from lightssl.cli.terminal import console, print_table
 from lightssl.errors import ConfigError
 
+if TYPE_CHECKING:
+    from lightssl.config.schema import Card
+
 recipes = typer.Typer(help="List, show, copy and check recipes.", no_args_is_help=True)
 
 Scale = Annotated[str, typer.Option(help="paper, small or quick.")]
 Set = Annotated[
     Optional[list[str]], typer.Option("--set", metavar="KEY=VALUE", help="Change one value; repeat for more.")
 ]
+
+
+# Columns of the list: what a card's figures are called, and how a table heads them.
+_PUBLISHED = {
+    "linear_top1": "linear top-1",
+    "semi_1_percent_top1": "1 % labels",
+    "semi_10_percent_top1": "10 % labels",
+    "detection_ap": "detection AP",
+    "segmentation_ap": "segmentation AP",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -29,16 +42,21 @@ def ls() -> None:
     """List the recipes that ship with lightssl."""
     from lightssl.config.load import available, load_recipe
 
-    cards = {name: load_recipe(name).card for name in available()}
-    print_table(
-        "Recipes",
-        ["name", "published linear top-1", "what"],
-        [
-            [name, f"{card.published['linear_top1']:.1f} %" if "linear_top1" in card.published else "-", card.title]
-            for name, card in cards.items()
-        ],
-    )
+    recipes = {name: load_recipe(name) for name in available()}
+    for method in dict.fromkeys(recipe.method.name for recipe in recipes.values()):
+        print_table(
+            f"{method}: published figures in %",
+            ["recipe", *_PUBLISHED.values()],
+            [[name, *_figures(recipe.card)] for name, recipe in recipes.items() if recipe.method.name == method],
+        )
+    console.print("'lightssl recipes show NAME' prints the card, with what we measured, and every value.")
     console.print(f"Scales: paper, {', '.join(available('scales'))}. View plans: {', '.join(available('views'))}.")
+
+
+def _figures(card: "Card") -> list[str]:
+    if not card.published:
+        return ["unknown" if card.in_paper else "not in the paper", *[""] * (len(_PUBLISHED) - 1)]
+    return [f"{card.published[key]:.1f}" if key in card.published else "" for key in _PUBLISHED]
 
 
 @recipes.command(

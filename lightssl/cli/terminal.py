@@ -1,6 +1,8 @@
 """What people see: bars and tables on a terminal, plain lines when piped."""
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +15,10 @@ from rich.text import Text
 from lightssl.errors import LightSSLError
 from lightssl.progress import Bar
 
-console = Console(highlight=False, soft_wrap=True)
+# Piped, nothing is cut off to fit a terminal.
+console = Console(
+    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

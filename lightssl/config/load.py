@@ -94,11 +94,14 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _with_long_forms(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell out ``views: sslight`` and ``backbone: resnet18``, so that overlays can add keys."""
+    """Spell out ``views: sslight``, ``backbone: resnet18`` and ``backbone: timm:NAME``: overlays can then add keys."""
     long = dict(recipe)
     for section, key in {"views": "plan", "augment": "preset", **dict.fromkeys(COMPONENTS, "name")}.items():
-        if isinstance(long.get(section), str):
-            long[section] = {key: long[section]}
+        value = long.get(section)
+        if isinstance(value, str):
+            long[section] = {key: value}
+            if section == "backbone" and value.startswith("timm:"):
+                long[section] = {"name": "timm", "model": value.removeprefix("timm:")}
     return long
 
 
@@ -122,7 +125,7 @@ def _scale_overlay(scale: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
     changes = _with_long_forms(overlay.get("recipe", {}))
     for section, by_name in (("backbone", "backbones"), ("method", "methods")):
         name = recipe.get(section, {}).get("name")
-        changes = merge(changes, {section: overlay.get(by_name, {}).get(name, {})})
+        changes = merge(changes, _with_long_forms(overlay.get(by_name, {}).get(name, {})))
     return changes
 
 
@@ -177,9 +180,15 @@ def load_recipe(name: str, *, scale: str = PUBLISHED_SCALE, overrides: Sequence[
     """
     path = find(name)
     recipe = _read_recipe(path)
-    recipe = merge(recipe, _scale_overlay(scale, recipe))
+    changes: dict[str, Any] = {}
     for text in overrides:
-        recipe = merge(recipe, _with_long_forms(parse_override(text)))
+        changes = merge(changes, _with_long_forms(parse_override(text)))
+    # Another backbone or method is chosen first, so that the scale fits it.
+    named = {key: value for key, value in changes.items() if key in COMPONENTS and isinstance(value, Mapping)}
+    chosen = {key: {"name": value["name"]} for key, value in named.items() if "name" in value}
+    recipe = merge(recipe, chosen)
+    recipe = merge(recipe, _scale_overlay(scale, recipe))
+    recipe = merge(recipe, changes)
     return validate({"name": path.stem, "scale": scale, **recipe, **_resolve_views(recipe)}, origin=f"Recipe {name}")
 
 

@@ -44,6 +44,7 @@ class Card(Section):
 
     title: str
     paper: str
+    in_paper: bool = True  # False where it has no such pair of network and method: its settings are then taken over
     published: dict[str, float] = {}  # figures of the paper's authors, in percent
     hardware: str
     measured: str  # what we ran, and where the result is; or that nobody ran it yet
@@ -69,6 +70,8 @@ class TrainOptions(Section):
     log_every: Duration = Duration(50, "steps")
     # Short trainings leave the running statistics of batch norm behind: estimate them again at the end.
     estimate_batch_norm: bool = False
+    # A linear classifier, trained beside the method on features that it cannot change: shows learning as it goes.
+    probe: bool = False
 
 
 class EvaluationOptions(Section):

@@ -123,14 +123,14 @@ def open_splits(spec: str, test_spec: str | None = None, *, seed: int = 0) -> tu
             test = open_source(spec, split="test")
             how = f"{spec} comes with {len(train):,} train and {len(test):,} test images."
         except NoTestSplitError:
-            _check_labels(train)
+            require_labels(train)
             train, test = _stratified(train, seed)
             how = (
                 f"{spec} has no test images of its own: {len(test):,} of its {len(train) + len(test):,} images, a "
                 f"fifth of each class drawn with seed {seed}, were set aside for testing."
             )
     for source in (train, test):
-        _check_labels(source)
+        require_labels(source)
     _check_same_classes(train, test)
     return train, test, how
 
@@ -166,12 +166,12 @@ def _test_or_all(spec: str) -> Source:
 
 
 def _stratified(source: Source, seed: int) -> tuple[Source, Source]:
-    if source.labels is None:
-        raise _unlabelled(source)
+    """Set a fifth of each class of labelled images aside."""
     rng = np.random.default_rng(seed)
     test = []
-    for label in np.unique(source.labels):
-        members = rng.permutation(np.flatnonzero(source.labels == label))
+    labels = np.asarray(source.labels)
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
         # Of two images or more at least one is set aside; a lone one is for training.
         test.append(members[: max(round(len(members) * _TEST_SHARE), int(len(members) > 1))])
     aside = np.sort(np.concatenate(test))
@@ -183,9 +183,10 @@ def _stratified(source: Source, seed: int) -> tuple[Source, Source]:
     return Subset(source, rest, f"{source.name} (4/5)"), Subset(source, aside, f"{source.name} (1/5)")
 
 
-def _check_labels(source: Source) -> None:
+def require_labels(source: Source, who: str = "this evaluation") -> None:
+    """Raise DataError unless the images are labelled with at least two classes, which ``who`` needs."""
     if source.labels is None or source.classes is None:
-        raise _unlabelled(source)
+        raise DataError(f"The images of {source.name} have no labels, which {who} needs.", _ARRANGE)
     if len(source.classes) < 2:
         raise DataError(
             f"All images of {source.name} are of one class, {source.classes[0]!r}: there is nothing to tell apart.",
@@ -194,10 +195,6 @@ def _check_labels(source: Source) -> None:
 
 
 _ARRANGE = "Arrange the images in one folder a class, below what you name: DIR/cat/1.jpg, DIR/dog/1.jpg"
-
-
-def _unlabelled(source: Source) -> DataError:
-    return DataError(f"The images of {source.name} have no labels, which this evaluation needs.", _ARRANGE)
 
 
 def _check_same_classes(train: Source, test: Source) -> None:

@@ -1,5 +1,6 @@
 """The balance of global and local terms, which every multi-crop method shares."""
 
+import torch
 from torch import Tensor
 
 
@@ -19,3 +20,19 @@ def balanced_mean(terms: Tensor, is_global: Tensor, weights: tuple[float, float]
         if chosen.any():
             loss = loss + weight * terms[chosen].mean()
     return loss
+
+
+def balanced_pairs(terms: Tensor, global_views: int, weights: tuple[float, float]) -> Tensor:
+    """Balance the terms of every global view with every other view.
+
+    Args:
+        terms: [T, V], entry (t, v) compares global view t, as target, with view v; the diagonal is left out.
+        global_views: G, how many of the V views are global. They come first, and the targets are the first T of them.
+        weights: ``(w_global, w_local)``.
+    """
+    targets, views = terms.shape
+    target = torch.arange(targets, device=terms.device)[:, None]
+    view = torch.arange(views, device=terms.device)[None, :]
+    compared = target != view
+    is_global = (view < global_views).expand_as(terms)
+    return balanced_mean(terms[compared], is_global[compared], weights)

@@ -2,4 +2,13 @@
 
 from lightssl.registry import Registry
 
-METHODS = Registry("method", {"dino": "lightssl.methods.dino:DINO"})
+METHODS = Registry(
+    "method",
+    {
+        "dino": "lightssl.methods.dino:DINO",
+        "swav": "lightssl.methods.swav:SwAV",
+        "mocov2": "lightssl.methods.mocov2:MoCoV2",
+        "simsiam": "lightssl.methods.simsiam:SimSiam",
+        "simclr": "lightssl.methods.simclr:SimCLR",
+    },
+)

@@ -2,9 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.dropout import _DropoutNd
 
 from lightssl.backbones.base import Backbone
 from lightssl.types import Clock, StepOutput
@@ -17,13 +20,17 @@ class Method(nn.Module, ABC):
     options as keyword-only ones: they are the recipe's ``method`` keys.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.probe: nn.Linear | None = None  # not on the class, where it would hide the module that is set later
+
     @property
     @abstractmethod
     def encoder(self) -> Backbone:
         """The backbone that is evaluated and exported."""
 
     @abstractmethod
-    def forward(self, views: Sequence[Tensor], clock: Clock) -> StepOutput:
+    def step(self, views: Sequence[Tensor], clock: Clock) -> StepOutput:
         """Compute the loss of one batch.
 
         Args:
@@ -31,11 +38,34 @@ class Method(nn.Module, ABC):
             clock: Where training stands.
         """
 
+    def check(self, clock: Clock) -> None:
+        """Raise ConfigError if the options do not fit the batch size or the length of training."""
+
     def after_backward(self, clock: Clock) -> None:
         """Change gradients before the optimiser uses them."""
 
     def after_step(self, clock: Clock) -> None:
         """Update what the optimiser does not: momentum networks, queues."""
+
+    def attach_probe(self, classes: int) -> None:
+        """Train a linear classifier beside the method, on features that it cannot change."""
+        self.probe = nn.Linear(self.encoder.feature_width, classes)
+
+    def forward(self, views: Sequence[Tensor], clock: Clock, labels: Tensor | None = None) -> StepOutput:
+        """Compute the loss of one batch, and that of the probe if there is one: see :meth:`step`.
+
+        Args:
+            views: As for :meth:`step`.
+            clock: As for :meth:`step`.
+            labels: int64 [B], for the probe.
+        """
+        output = self.step(views, clock)
+        if self.probe is not None and labels is not None:
+            logits = self.probe(output.features).float()
+            output.probe_loss = F.cross_entropy(logits, labels)
+            output.logs["probe_loss"] = output.probe_loss.detach()
+            output.logs["probe_top1"] = 100.0 * (logits.argmax(dim=1) == labels).float().mean()
+        return output
 
 
 class Branch(nn.Module):
@@ -53,6 +83,22 @@ class Branch(nn.Module):
         """
         features = encode_views(self.backbone, views)
         return features, self.head(features.flatten(0, 1)).unflatten(0, features.shape[:2])
+
+    def momentum_copy(self) -> "Branch":
+        """Return a copy that starts equal, head included, and is moved by :func:`ema_update` alone.
+
+        Dropout and drop path act in the trained branch only; batch norm works alike in both.
+        """
+        from torchvision.ops import StochasticDepth  # takes long to import; a network that has it has imported it
+
+        copy = deepcopy(self).requires_grad_(False)
+        for module in copy.modules():
+            if isinstance(module, (_DropoutNd, StochasticDepth)):
+                module.p = 0.0
+            for rate in ("drop_prob", "drop_rate"):  # of timm's drop path, and of the dropout of timm's networks
+                if hasattr(module, rate):
+                    setattr(module, rate, 0.0)
+        return copy
 
 
 def encode_views(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:

@@ -1,7 +1,6 @@
 """DINO: self-distillation with no labels (Caron et al. 2021, arXiv 2104.14294), on SSLight's views."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 
 import torch
 from torch import Tensor
@@ -9,7 +8,8 @@ from torch import Tensor
 from lightssl.backbones.base import Backbone
 from lightssl.distributed import mean_over_processes
 from lightssl.heads import DINOHead
-from lightssl.losses.dino import dino_loss, dino_targets
+from lightssl.losses.cross_view import cross_view_entropy
+from lightssl.losses.dino import dino_targets
 from lightssl.methods.base import Branch, Method, ema_update
 from lightssl.schedules import cosine, linear
 from lightssl.types import Clock, NonNegative, Positive, PositiveInt, Share, StepOutput
@@ -71,7 +71,7 @@ class DINO(Method):
         )
         self.student = Branch(backbone, head)
         # The teacher starts as the student, head included: published code differs there by accident.
-        self.teacher = deepcopy(self.student).requires_grad_(False)
+        self.teacher = self.student.momentum_copy()
         self.register_buffer("center", torch.zeros(prototypes))
         self.weights = weights
         self.freeze_prototypes = freeze_prototypes
@@ -95,14 +95,20 @@ class DINO(Method):
     def _momentum_at(self, clock: Clock) -> float:
         return cosine(self.teacher_momentum, self.teacher_momentum_end, clock.fraction)
 
-    def forward(self, views: Sequence[Tensor], clock: Clock) -> StepOutput:
-        """Compute the loss of one batch: see :meth:`Method.forward`."""
+    def step(self, views: Sequence[Tensor], clock: Clock) -> StepOutput:
+        """Compute the loss of one batch: see :meth:`Method.step`."""
         temperature = self._temperature_at(clock)
         with torch.no_grad():
             _, teacher_scores = self.teacher(views[:1])  # [G, B, K]
             targets = dino_targets(teacher_scores, self.center, temperature)
         features, student_scores = self.student(views)  # [V, B, D], [V, B, K]
-        loss = dino_loss(student_scores, targets, temperature=self.student_temperature, weights=self.weights)
+        loss = cross_view_entropy(
+            student_scores,
+            targets,
+            global_views=len(targets),
+            temperature=self.student_temperature,
+            weights=self.weights,
+        )
         self._update_center(teacher_scores)
         return StepOutput(
             loss=loss,
@@ -117,7 +123,7 @@ class DINO(Method):
     @torch.no_grad()
     def _update_center(self, teacher_scores: Tensor) -> None:
         mean = mean_over_processes(teacher_scores.float().mean(dim=(0, 1)))
-        self.center.lerp_(mean, 1.0 - self.center_momentum)
+        self.center.lerp_(mean.to(self.center.dtype), 1.0 - self.center_momentum)
 
     def after_backward(self, clock: Clock) -> None:
         """Keep the prototypes where they started for the first epoch."""

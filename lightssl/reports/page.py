@@ -97,8 +97,10 @@ def _contents(run: Run) -> dict[str, Any]:
     neighbours = _read_mapping(run.evaluation_path("neighbours"))
     skipped = [row for row in read_json_lines(run.skipped_path) if "name" in row]
     name = str(recipe.get("name", run.folder.name))
+    imported = _imported(environment)
     return {
-        "title": f"{name}, scale {recipe['scale']}" if "scale" in recipe else name,
+        "title": f"{name}, scale {recipe['scale']}" if "scale" in recipe and not imported else name,
+        "imported": imported,
         "facts": _facts(environment),
         "verdict": [task["verdict"] for task in evaluations if task["verdict"]]
         or ["What the features are worth has not been measured yet."],
@@ -123,7 +125,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "skipped_count": f"{len(skipped):,} image{'s' if len(skipped) != 1 else ''}",
         "skipped_more": f"The first {SKIPPED_SHOWN} are shown." if len(skipped) > SKIPPED_SHOWN else "",
         "commands": commands,
-        "next_steps": _next_steps(run, recipe, commands),
+        "next_steps": _next_steps(run, recipe, commands, imported=bool(imported)),
         "lightssl_version": __version__,
     }
 
@@ -255,6 +257,12 @@ def _training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"panels": panels, "training_facts": f"{facts}."}
 
 
+def _imported(environment: Mapping[str, Any]) -> str:
+    """Say where weights are from that were not trained here; empty for those that were."""
+    origin = _mapping(environment.get("imported"))
+    return f"imported from {origin.get('file')} ({origin.get('kind')}, {origin.get('network')})" if origin else ""
+
+
 def _view_plan(views: Any) -> str:
     try:
         return ViewPlan.model_validate(views).describe()
@@ -383,17 +391,20 @@ def _commands(run: Run, recipe: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _next_steps(run: Run, recipe: Mapping[str, Any], commands: Mapping[str, str]) -> list[dict[str, str]]:
+def _next_steps(
+    run: Run, recipe: Mapping[str, Any], commands: Mapping[str, str], *, imported: bool
+) -> list[dict[str, str]]:
     steps = []
     if not run.weights_path.exists():
         steps.append({"why": "This training has not come to its end. Go on with it:", "command": commands["resume"]})
     measured = _mapping(recipe.get("card")).get("measured")
-    steps.append(
-        {
-            "why": "A longer training on two CPU cores." + (f" Measured so far: {measured}" if measured else ""),
-            "command": commands["longer"],
-        }
-    )
+    if not imported:
+        steps.append(
+            {
+                "why": "A longer training on two CPU cores." + (f" Measured so far: {measured}" if measured else ""),
+                "command": commands["longer"],
+            }
+        )
     steps.append({"why": "Your own images, on one GPU:", "command": commands["own"]})
     steps.append({"why": "What the published recipe takes, in full:", "command": commands["published"]})
     return steps

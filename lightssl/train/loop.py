@@ -77,6 +77,7 @@ class Trainer:
         seed: Seeds what a method draws at random, together with the step and the process.
         bad_images: Tally of unusable images.
         max_bad_share: Largest share of unusable images that is put up with.
+        labels: int64 [N], of all images, if the method has a probe to train on them.
         monitor: Called with the encoder every ``plan.monitor_every`` steps and after the last one; what it returns is
             logged.
     """
@@ -96,6 +97,7 @@ class Trainer:
         seed: int,
         bad_images: BadImages,
         max_bad_share: float,
+        labels: Tensor | None = None,
         monitor: Callable[[nn.Module], Mapping[str, float]] | None = None,
     ) -> None:
         synchronise_batch_norm(method, fabric.device)
@@ -111,6 +113,7 @@ class Trainer:
         self.mean, self.std = mean, std
         self.seed = seed
         self.bad_images, self.max_bad_share = bad_images, max_bad_share
+        self.labels = labels
         self.monitor = monitor
         self.step = 0  # steps done
 
@@ -185,9 +188,10 @@ class Trainer:
         views = [
             normalise(group.to(self.fabric.device, non_blocking=True), self.mean, self.std) for group in batch.views
         ]
-        output: StepOutput = self.wrapped(views, clock)
+        labels = None if self.labels is None else self.labels[batch.indices].to(self.fabric.device)
+        output: StepOutput = self.wrapped(views, clock, labels)
         self._stepper.zero_grad(set_to_none=True)
-        self.fabric.backward(output.loss)
+        self.fabric.backward(output.loss if output.probe_loss is None else output.loss + output.probe_loss)
         self.method.after_backward(clock)
         self._stepper.step()
         self.method.after_step(clock)

@@ -1,53 +1,116 @@
-"""Our backbones against torchvision's networks with the same weights."""
+"""Our backbones keep their promises, and compute what torchvision's and timm's networks do with the same weights."""
+
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
+from torch import nn
 
+from lightssl.backbones import BACKBONES
 from lightssl.backbones.base import Backbone
 from lightssl.backbones.batchnorm import estimate_batch_norm
 from lightssl.backbones.mobilenetv2 import MobileNetV2
-from lightssl.backbones.resnet import ResNet18
+
+CONVOLUTIONAL = [
+    *(("mobilenetv2", {"width": width, "stem": stem}) for width, stem in ((0.25, "standard"), (1.4, "small"))),
+    *((f"resnet{depth}", {"stem": stem}) for depth in (18, 34, 50) for stem in ("standard", "small")),
+]
+ALL = [*CONVOLUTIONAL, ("vit_tiny", {}), ("vit_tiny", {"patch": 8, "image_size": 48})]
 
 
-def test_mobilenetv2_computes_torchvisions_features() -> None:
+def label(value: object) -> str:
+    return "-".join(str(option) for option in value.values()) if isinstance(value, dict) else str(value)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 32)], ids=str)
+@pytest.mark.parametrize(
+    ("name", "make", "prefix"),
+    [
+        ("mobilenetv2", torchvision.models.mobilenet_v2, ""),
+        ("resnet18", torchvision.models.resnet18, "network."),
+        ("resnet34", torchvision.models.resnet34, "network."),
+        ("resnet50", torchvision.models.resnet50, "network."),
+        ("vit_tiny", lambda: timm.create_model("vit_tiny_patch16_224", dynamic_img_size=True), "network."),
+    ],
+)
+@torch.no_grad()
+def test_features_equal_those_of_the_published_network(
+    name: str, make: Callable[[], nn.Module], prefix: str, size: tuple[int, int]
+) -> None:
     torch.manual_seed(0)
-    theirs = torchvision.models.mobilenet_v2().eval()
-    ours = MobileNetV2().eval()
-    ours.features.load_state_dict(theirs.features.state_dict())
-    theirs.classifier = torch.nn.Identity()
-    images = torch.randn(2, 3, 64, 64)
+    theirs = make().train()
+    theirs(torch.randn(4, 3, *size))  # statistics of batch norm other than 0 and 1
+    theirs.eval()
+    ours = BACKBONES[name]().eval()
+    heads = ("fc.", "classifier.", "head.")
+    ours.load_state_dict(
+        {prefix + key: value for key, value in theirs.state_dict().items() if not key.startswith(heads)}
+    )
+    for head in ("fc", "classifier", "head"):
+        if hasattr(theirs, head):
+            setattr(theirs, head, nn.Identity())
+    images = torch.randn(2, 3, *size)
     torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)
 
 
-def test_resnet18_computes_torchvisions_features() -> None:
-    torch.manual_seed(0)
-    theirs = torchvision.models.resnet18().eval()
-    theirs.fc = torch.nn.Identity()
-    ours = ResNet18().eval()
-    ours.network.load_state_dict(theirs.state_dict())
-    images = torch.randn(2, 3, 64, 64)
-    torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize(("name", "options"), ALL, ids=label)
+@torch.no_grad()
+def test_features_and_maps_have_the_declared_widths_and_strides(name: str, options: dict[str, Any]) -> None:
+    backbone = BACKBONES[name](**options).eval()
+    for height, width in ((64, 64), (32, 96)):
+        images = torch.randn(1, 3, height, width)
+        assert backbone(images).shape == (1, backbone.feature_width)
+        shapes = [tuple(map_.shape) for map_ in backbone.feature_maps(images)]
+        assert shapes == [(1, stage.width, height // stage.stride, width // stage.stride) for stage in backbone.stages]
+    strides = [stage.stride for stage in backbone.stages]
+    assert strides == sorted(strides)
 
 
 @pytest.mark.parametrize(
-    "backbone", [MobileNetV2(width=0.25), MobileNetV2(width=1.4), ResNet18()], ids=["0.25", "1.4", "r18"]
+    ("name", "stem", "strides"),
+    [
+        ("mobilenetv2", "standard", [4, 8, 16, 32]),
+        ("mobilenetv2", "small", [2, 4, 8, 16]),
+        ("resnet18", "standard", [4, 8, 16, 32]),
+        ("resnet18", "small", [1, 2, 4, 8]),
+    ],
 )
-def test_the_declared_width_is_the_width(backbone: Backbone) -> None:
-    assert backbone.eval()(torch.randn(1, 3, 32, 32)).shape == (1, backbone.feature_width)
+def test_a_small_stem_keeps_the_resolution_of_small_images(name: str, stem: str, strides: list[int]) -> None:
+    assert [stage.stride for stage in BACKBONES[name](stem=stem).stages] == strides
 
 
-@pytest.mark.parametrize("kind", [MobileNetV2, ResNet18])
-@pytest.mark.parametrize("stem", ["standard", "small"])
-def test_the_declared_stride_is_the_stride(kind: type[Backbone], stem: str) -> None:
-    """The last feature map before pooling has one position for each ``total_stride`` pixels."""
-    backbone = kind(stem=stem).eval()  # type: ignore[call-arg]
-    last = backbone.features if isinstance(backbone, MobileNetV2) else backbone.network.layer4  # type: ignore[attr-defined]
-    shapes = []
-    last.register_forward_hook(lambda _module, _inputs, output: shapes.append(tuple(output.shape[2:])))
-    backbone(torch.randn(1, 3, 64, 64))
-    side = 64 // backbone.total_stride
-    assert shapes == [(side, side)]
+@pytest.mark.parametrize(("name", "options"), CONVOLUTIONAL, ids=label)
+@torch.no_grad()
+def test_features_are_the_mean_of_the_last_map(name: str, options: dict[str, Any]) -> None:
+    backbone = BACKBONES[name](**options).eval()
+    images = torch.randn(2, 3, 64, 48)
+    torch.testing.assert_close(backbone.feature_maps(images)[-1].mean((2, 3)), backbone(images), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "options"), ALL, ids=label)
+@torch.no_grad()
+def test_the_smallest_image_works(name: str, options: dict[str, Any]) -> None:
+    backbone = BACKBONES[name](**options).eval()
+    side = backbone.smallest_image
+    assert backbone(torch.randn(1, 3, side, side)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "timm"])
+def test_a_training_step_reaches_every_parameter(name: str) -> None:
+    backbone = BACKBONES[name]().train().to(memory_format=torch.channels_last)
+    images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    backbone(images).square().sum().backward()
+    assert [key for key, parameter in backbone.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize(("name", "options"), ALL, ids=label)
+def test_a_backbone_can_be_laid_out_without_memory(name: str, options: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        backbone: Backbone = BACKBONES[name](**options)
+    assert all(tensor.is_meta for tensor in backbone.state_dict().values())
 
 
 def test_a_near_linear_start_keeps_views_of_one_image_alike() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 import typer
 from typer.testing import CliRunner
 
@@ -68,12 +70,23 @@ def test_the_examples_run_as_written(program: Program, tmp_path: Path, photos: P
     program(*shlex.split(next(line for line in trainings if "5 steps" in line))[1:])
     settings = [argument for override in tiny for argument in ("--set", override)]
     program("pretrain", "--data", str(photos), *settings)
-    for line in lines:
+    published = torchvision.models.mobilenet_v2().state_dict()
+    torch.save(published, tmp_path / "mobilenet_v2-7ebf99e0.pth")
+    both = {
+        f"module.{role}.backbone.encoder.{name.removeprefix('features.')}": tensor
+        for role in ("student", "teacher")
+        for name, tensor in published.items()
+        if name.startswith("features.")
+    }
+    torch.save({"state_dict": both}, tmp_path / "dino_mnv2_sslight.pth.tar")
+    # Imports come last: they make runs, and the tiny one is to stay the latest.
+    for line in sorted(lines, key=lambda line: line.startswith("lightssl import")):
         if line not in trainings:
             program(*shlex.split(line)[1:])
     assert (tmp_path / "mine.yaml").exists()
     assert (tmp_path / "features.onnx").exists()
     assert (tmp_path / "page.html").exists()
+    assert (tmp_path / "runs" / "teacher" / "backbone.safetensors").exists()
 
 
 def test_json_output_is_json_alone(program: Program) -> None:
@@ -90,6 +103,9 @@ def test_json_output_is_json_alone(program: Program) -> None:
         (["pretrain", "--data", "nowhere"], 1, "nowhere"),
         (["pretrain", "--resume", "nowhere"], 1, "nowhere is not a run"),
         (["pretrain", "--resume", "nowhere", "--seed", "3"], 2, "cannot be combined with --seed"),
+        (["import", "none.pth", "--from", "dino"], 1, "There is no file none.pth"),
+        (["import", "none.pth", "--from", "dyno"], 2, "Did you mean 'dino'?"),
+        (["import", "none.pth"], 2, "Missing option '--from'"),
         (["evaluate"], 1, "There is no run"),
         (["export"], 2, "Name the format"),
         (["bench", "none.onnx"], 1, "none.onnx"),
@@ -124,7 +140,10 @@ def test_recipes_are_listed_shown_copied_and_checked(tmp_path: Path, monkeypatch
     def call(*arguments: str) -> str:
         return CliRunner().invoke(app, ["recipes", *arguments], catch_exceptions=False).stdout
 
-    assert "mobilenetv2_dino" in call("ls")
+    rows = {line.split()[1]: line for line in call("ls").splitlines() if line.count("│") > 3}
+    assert "68.3" in rows["mobilenetv2_dino"]
+    assert "66.2" in rows["mobilenetv2_dino_baseline"]
+    assert "not in the paper" in rows["resnet50_swav"]
     assert "base_rate: 0.48" in call("show", "mobilenetv2_dino", "--scale", "paper")
     call("cp", "mobilenetv2_dino", "mine.yaml", "--set", "train.batch_size=512")
     assert "batch_size: 512" in (tmp_path / "mine.yaml").read_text()

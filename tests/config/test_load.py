@@ -1,3 +1,4 @@
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -57,13 +58,119 @@ def test_paper_scale_carries_every_published_value() -> None:
     assert (recipe["evaluation"]["image_size"], recipe["evaluation"]["crop_share"]) == (224, 224 / 256)
 
 
-def test_the_baseline_differs_in_its_views_alone() -> None:
-    sslight, baseline = (dump(load_recipe(name)) for name in ("mobilenetv2_dino", "mobilenetv2_dino_baseline"))
-    differing = {key for key in sslight if sslight[key] != baseline[key]}
-    assert differing == {"name", "card", "views"}
-    assert baseline["views"]["global"] == {"count": 2, "size": 224, "scale": [0.14, 1.0]}
-    assert baseline["views"]["local"] == {"count": 6, "size": 96, "scale": [0.05, 0.14]}
-    assert load_recipe("mobilenetv2_dino_baseline").views.weights == pytest.approx((1 / 7, 6 / 7))
+# What SSLight publishes of its other pre-trainings (arXiv 2210.02808 and the authors' code): dotted key, value.
+PUBLISHED = {
+    "mobilenetv2_swav": {
+        "optimizer.name": "lars",
+        "schedule.base_rate": 0.3,
+        "schedule.warmup_from": 0.075,
+        "schedule.end_rate": 0.0048,
+        "schedule.weight_decay": 1e-6,
+        "method.hidden": 4096,
+        "method.bottleneck": 128,
+        "method.prototypes": 3000,
+        "method.temperature": 0.1,
+        "method.epsilon": 0.05,
+        "method.sinkhorn_iterations": 3,
+        "method.queue": 3840,
+        "method.queue_start": "15 epochs",
+        "method.freeze_prototypes": "1 epochs",
+        "augment.jitter.brightness": 0.8,
+        "augment.jitter.contrast": 0.8,
+        "augment.jitter.saturation": 0.8,
+        "augment.jitter.hue": 0.2,
+        "augment.blur.probability": {"global_1": 0.5, "global_2": 0.5, "local": 0.5},
+        "augment.solarize.probability": {"global_1": 0.0, "global_2": 0.0, "local": 0.0},
+    },
+    "mobilenetv2_mocov2": {
+        "optimizer.name": "lars",
+        "schedule.base_rate": 0.48,
+        "schedule.end_rate": 0.0048,
+        "schedule.weight_decay": 1e-6,
+        "method.hidden": 2048,
+        "method.bottleneck": 128,
+        "method.queue": 65536,
+        "method.temperature": 0.2,
+        "method.momentum": 0.999,
+        "augment.blur.probability": {"global_1": 1.0, "global_2": 0.1, "local": 0.5},
+        "augment.solarize.probability": {"global_1": 0.0, "global_2": 0.2, "local": 0.0},
+    },
+    "vit_tiny_dino": {
+        "optimizer.name": "adamw",
+        "schedule.base_rate": 5e-4,
+        "schedule.end_rate": 1e-5,
+        "schedule.weight_decay": 0.04,
+        "schedule.weight_decay_end": 0.4,
+        "backbone.patch": 16,
+        "backbone.drop_path": 0.1,
+        "method.prototypes": 65536,
+        "method.head_batch_norm": False,
+        "method.freeze_gain": False,
+        "method.teacher_temperature_warmup": "30 epochs",
+        "views.global": {"count": 2, "size": 224, "scale": [0.3, 1.0]},
+        "views.local": {"count": 10, "size": 128, "scale": [0.05, 0.3]},
+        "views.balance": {"global": 0.4, "local": 0.6},
+    },
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_other_recipes_carry_their_published_values(name: str) -> None:
+    recipe = dump(load_recipe(name))
+    common = {"train.duration": "200 epochs", "train.batch_size": 1024, "schedule.warmup": "10 epochs"}
+    for key, value in (common | PUBLISHED[name]).items():
+        found = recipe
+        for part in key.split("."):
+            found = found[part]
+        assert found == value, key
+
+
+@pytest.mark.parametrize(
+    ("name", "linear_top1"),
+    [
+        ("vit_tiny_dino", (66.7, 69.5)),
+        ("resnet18_dino", (62.2, 65.7)),
+        ("resnet34_dino", (67.7, 69.7)),
+        ("mobilenetv2_dino", (66.2, 68.3)),
+        ("mobilenetv2_swav", (65.2, 67.3)),
+        ("mobilenetv2_mocov2", (60.6, 61.6)),
+    ],
+)
+def test_cards_carry_the_published_accuracy(name: str, linear_top1: tuple[float, float]) -> None:
+    cards = [load_recipe(n).card for n in (f"{name}_baseline", name)]
+    assert tuple(card.published["linear_top1"] for card in cards) == linear_top1
+    assert all(card.in_paper for card in cards)
+
+
+def test_pairs_that_are_not_in_the_paper_say_so_and_claim_nothing() -> None:
+    for name in available():
+        card = load_recipe(name).card
+        assert card.in_paper or not card.published, name
+    assert not load_recipe("resnet50_swav").card.in_paper
+
+
+BASELINES = [name for name in available() if name.endswith("_baseline")]
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_differs_in_its_views_alone(name: str) -> None:
+    sslight, baseline = (dump(load_recipe(n)) for n in (name.removesuffix("_baseline"), name))
+    assert {key for key in sslight if sslight[key] != baseline[key]} == {"name", "card", "views"}
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_have_the_usual_views_and_weigh_all_pairs_alike(name: str) -> None:
+    plan = load_recipe(name).views
+    vit = name.startswith("vit")
+    assert (plan.global_.size, plan.global_.scale) == (224, (0.25, 1.0) if vit else (0.14, 1.0))
+    assert (plan.local.count, plan.local.size) == (10 if vit else 6, 96)
+    assert plan.local.scale == ((0.05, 0.25) if vit else (0.05, 0.14))
+    assert plan.weights == pytest.approx((1 / 11, 10 / 11) if vit else (1 / 7, 6 / 7))
+
+
+def test_every_backbone_has_every_method_with_both_plans() -> None:
+    cells = product(["mobilenetv2", "resnet18", "resnet34", "resnet50", "vit_tiny"], ["dino", "swav", "mocov2"])
+    assert {f"{b}_{m}{plan}" for b, m in cells for plan in ("", "_baseline")} <= set(available())
 
 
 @pytest.mark.parametrize("scale", ["paper", *available("scales")])
@@ -150,6 +257,28 @@ def test_a_recipe_that_extends_itself_is_refused(tmp_path: Path) -> None:
 def test_naming_another_component_drops_the_options_of_the_first() -> None:
     recipe = load_recipe("mobilenetv2_dino", overrides=["optimizer=adamw", "optimizer.epsilon=1e-6"])
     assert dump(recipe)["optimizer"] == {"name": "adamw", "betas": [0.9, 0.999], "epsilon": 1e-6}
+
+
+def test_another_backbone_or_method_is_scaled_as_that_one_is() -> None:
+    """Not as the one that the recipe names: its start would not fit, and the other's patch would be missing."""
+    recipe = load_recipe("mobilenetv2_dino", scale="quick", overrides=["backbone=vit_tiny", "method=swav"])
+    assert (recipe.backbone.name, recipe.backbone.patch) == ("vit_tiny", 8)
+    assert (recipe.optimizer.name, recipe.method.queue) == ("adamw", 0)
+    recipe = load_recipe("mobilenetv2_dino", scale="quick", overrides=["backbone={name: vit_tiny, patch: 4}"])
+    assert recipe.backbone.patch == 4
+
+
+def test_a_network_of_timm_has_a_short_form(tmp_path: Path) -> None:
+    long = {"name": "timm", "model": "mobilenetv3_small_100"}
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("extends: mobilenetv2_dino\nbackbone: timm:mobilenetv3_small_100\n")
+    assert dump(load_recipe(str(mine)))["backbone"] == long
+    overrides = ["backbone=timm:mobilenetv3_small_100"]
+    assert dump(load_recipe("mobilenetv2_dino", scale="quick", overrides=overrides))["backbone"] == long
+    overrides = ["backbone=timm:resnet18"]
+    assert dump(load_recipe(str(mine), overrides=overrides))["backbone"] == {"name": "timm", "model": "resnet18"}
+    with pytest.raises(ConfigError, match=r"backbone\.stem: unknown key"):
+        load_recipe(str(mine), overrides=["backbone.stem=small"])
 
 
 def test_merge_leaves_its_arguments_alone() -> None:

@@ -1,0 +1,57 @@
+"""SimCLR: contrastive learning within the batch (Chen et al. 2020, arXiv 2002.05709)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from lightssl.backbones.base import Backbone
+from lightssl.errors import ConfigError
+from lightssl.heads import L2Normalised, mlp
+from lightssl.losses.contrastive import nt_xent
+from lightssl.methods.base import Branch, Method
+from lightssl.types import Clock, Positive, PositiveInt, StepOutput
+
+
+class SimCLR(Method):
+    """Every view finds another global view of its image among the global views of the batch.
+
+    Published with two global views; local views, if a plan has them, are anchors but never candidates.
+
+    Args:
+        backbone: Network to train.
+        weights: Of the mean global-global and the mean global-local loss term.
+        hidden: Width of the projector's hidden layer.
+        bottleneck: Width of the embeddings, which are L2-normalised.
+        temperature: Of the softmax.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        weights: tuple[float, float],
+        *,
+        hidden: PositiveInt = 2048,
+        bottleneck: PositiveInt = 128,
+        temperature: Positive = 0.5,
+    ) -> None:
+        super().__init__()
+        head = L2Normalised(mlp((backbone.feature_width, hidden, bottleneck), final_norm=True))
+        self.network = Branch(backbone, head)
+        self.weights = weights
+        self.temperature = temperature
+
+    @property
+    def encoder(self) -> Backbone:
+        """The backbone."""
+        return self.network.backbone
+
+    def check(self, clock: Clock) -> None:
+        """Refuse a batch without negatives."""
+        if clock.batch_size < 2:
+            raise ConfigError("SimCLR compares the images of a batch: it needs two.", "Raise train.batch_size.")
+
+    def step(self, views: Sequence[Tensor], clock: Clock) -> StepOutput:
+        """Compute the loss of one batch: see :meth:`Method.step`."""
+        features, embeddings = self.network(views)  # [V, B, D], [V, B, bottleneck]
+        loss = nt_xent(embeddings, global_views=len(views[0]), temperature=self.temperature, weights=self.weights)
+        return StepOutput(loss=loss, features=features[0].detach())
