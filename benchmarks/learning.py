@@ -1,6 +1,6 @@
-"""Does it learn? Pre-training on two CPU cores, measured against the same network at random initialisation.
+"""Does it learn? Pre-training on CPU cores, measured against the same network at random initialisation.
 
-Every seed is one training of one thread; two run side by side. A run that was stopped goes on where it was. The result
+Every run is one training of one thread; two run side by side. A run that was stopped goes on where it was. The result
 is written again after each finished run::
 
     python -m benchmarks.learning --data '../shared/data/cifar10-*.tar' --label CIFAR-10 --tasks knn
@@ -19,37 +19,42 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from benchmarks.subset import write_subset
 from lightssl.files import read_json_lines, write_json
 from lightssl.machine import describe_machine, versions
 from lightssl.runs import Run
 
 RESULTS = Path(__file__).parent / "results"
+COLOURS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#0891b2", "#dc2626", "#ca8a04", "#475569", "#db2777")
 
 
 def main() -> None:
     """Train what is missing, evaluate it, and write the table and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="mobilenetv2_dino")
-    parser.add_argument("--backbones", nargs="+", default=["mobilenetv2"])
+    parser.add_argument("--recipes", nargs="+", default=["mobilenetv2_dino"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--data", default="sample")
+    parser.add_argument("--per-class", type=int, help="train on so many images of each class only")
     parser.add_argument("--label", help="what the results call the data")
     parser.add_argument("--tasks", nargs="+", default=["knn", "linear"])
     parser.add_argument("--duration", default="130k examples")
-    parser.add_argument("--every", default="10%", help="how often kNN is measured on the way")
+    parser.add_argument("--every", default="25%", help="how often kNN is measured on the way")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, of one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="folder of the runs")
     parser.add_argument("--name", default="learning", help="of the files in benchmarks/results")
     options = parser.parse_args()
+    if options.per_class:
+        options.label = options.label or f"{options.per_class} images a class of {options.data}"
+        options.data = str(write_subset(options.data, options.per_class, options.out / "data"))
 
-    cells = [(backbone, seed) for backbone in options.backbones for seed in options.seeds]
+    cells = [(recipe, seed) for seed in options.seeds for recipe in options.recipes]
     with ThreadPoolExecutor(options.jobs) as pool:
         runs = pool.map(lambda cell: train_and_evaluate(cell[0], cell[1], options), cells)
         rows = []
-        for (backbone, seed), run in zip(cells, runs, strict=True):
-            rows.append({"backbone": backbone, "seed": seed, **describe(run, options.tasks)})
+        for (recipe, seed), run in zip(cells, runs, strict=True):
+            rows.append({"recipe": recipe, "seed": seed, **describe(run, options.tasks)})
             result = {
-                "what": f"{options.recipe}, scale quick, {options.duration}",
+                "what": f"scale quick, {options.duration}",
                 "data": options.label or options.data,
                 "measured": datetime.now(UTC).date().isoformat(),
                 "jobs": options.jobs,
@@ -60,23 +65,21 @@ def main() -> None:
                 "runs": rows,
             }
             write_json(RESULTS / f"{options.name}.json", result)
-    draw(rows, RESULTS / f"{options.name}.png")
+            draw(rows, RESULTS / f"{options.name}.png")
     print(json.dumps(summarise(rows), indent=2))
 
 
-def train_and_evaluate(backbone: str, seed: int, options: argparse.Namespace) -> Run:
+def train_and_evaluate(recipe: str, seed: int, options: argparse.Namespace) -> Run:
     """Train to the end, from wherever the run stands, and evaluate once."""
-    run = Run(options.out / f"{backbone}-seed{seed}")
+    run = Run(options.out / f"{recipe}-seed{seed}")
     if run.checkpoint_path.exists():
         if not run.weights_path.exists():
             lightssl("pretrain", "--resume", str(run))
     else:
         settings = [f"train.duration={options.duration}", f"evaluation.monitor_every={options.every}"]
-        if not options.recipe.startswith(backbone):
-            settings.insert(0, f"backbone={backbone}")
         overrides = [argument for setting in settings for argument in ("--set", setting)]
         where = ["--data", options.data, "--out", str(run), "--seed", str(seed)]
-        lightssl("pretrain", "--recipe", options.recipe, "--scale", "quick", *where, *overrides)
+        lightssl("pretrain", "--recipe", recipe, "--scale", "quick", *where, *overrides)
     missing = [task for task in options.tasks if not run.evaluation_path(task).exists()]
     if missing:
         lightssl("evaluate", str(run), *(argument for task in missing for argument in ("--task", task)))
@@ -121,14 +124,14 @@ def gain(row: dict[str, Any], task: str) -> float:
 
 
 def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and spread over seeds, for each backbone."""
+    """Mean and spread over seeds, for each recipe."""
     summary: dict[str, Any] = {}
-    for backbone in dict.fromkeys(row["backbone"] for row in rows):
-        chosen = [row for row in rows if row["backbone"] == backbone]
-        summary[backbone] = {"seeds": len(chosen), "minutes": round(mean(row["minutes"] for row in chosen), 1)}
+    for recipe in dict.fromkeys(row["recipe"] for row in rows):
+        chosen = [row for row in rows if row["recipe"] == recipe]
+        summary[recipe] = {"seeds": len(chosen), "minutes": round(mean(row["minutes"] for row in chosen), 1)}
         for task in [task for task in ("knn", "linear") if task in chosen[0]]:
             gains = [gain(row, task) for row in chosen]
-            summary[backbone][task] = {
+            summary[recipe][task] = {
                 "pre-trained": round(mean(row[task]["pre-trained"] for row in chosen), 2),
                 "better random baseline": round(mean(row[task]["pre-trained"] - gain(row, task) for row in chosen), 2),
                 "gain": round(mean(gains), 2),
@@ -138,23 +141,20 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw the learning curves, with the better random baseline of each backbone as a line."""
+    """Draw the learning curves, from the better random baseline of each run on."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
-    for colour, backbone in zip(
-        ("#2563eb", "#ea580c", "#16a34a"), dict.fromkeys(r["backbone"] for r in rows), strict=False
-    ):
-        chosen = [row for row in rows if row["backbone"] == backbone]
+    for colour, recipe in zip(COLOURS, dict.fromkeys(row["recipe"] for row in rows), strict=False):
+        chosen = [row for row in rows if row["recipe"] == recipe]
         for position, row in enumerate(chosen):
-            points = [(point["images"] / 1000, point["knn_top1"]) for point in row["curve"]]
-            axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=backbone if position == 0 else None)
-        baseline = mean(row["knn"]["pre-trained"] - gain(row, "knn") for row in chosen)
-        axes.axhline(baseline, color=colour, linestyle=":", label=f"{backbone}, random (better of two)")
-    axes.set(xlabel="thousand images seen", ylabel="kNN top-1, % of test images")
+            start = (0.0, row["knn"]["pre-trained"] - gain(row, "knn"))
+            points = [start, *((point["images"] / 1000, point["knn_top1"]) for point in row["curve"])]
+            axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=recipe if position == 0 else None)
+    axes.set(xlabel="thousand images seen; at 0 the better random baseline", ylabel="kNN top-1, % of test images")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
