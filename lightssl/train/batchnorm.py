@@ -3,10 +3,9 @@
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightssl.distributed import world_size
+from lightssl.distributed import sum_with_gradient, world_size
 
 
 class HostSyncBatchNorm(_BatchNorm):
@@ -26,9 +25,9 @@ class HostSyncBatchNorm(_BatchNorm):
         shape = [1, -1] + [1] * (input.ndim - 2)
         processes = world_size()
         # Two reductions, not one of x and x^2: the difference of large squares would lose digits.
-        mean = all_reduce(input.mean(dims)) / processes
+        mean = sum_with_gradient(input.mean(dims)) / processes
         centred = input - mean.view(shape)
-        variance = all_reduce(centred.square().mean(dims)) / processes
+        variance = sum_with_gradient(centred.square().mean(dims)) / processes
         self._track(mean.detach(), variance.detach(), input.numel() // input.shape[1] * processes)
         scale = torch.rsqrt(variance + self.eps)
         if self.affine:
