@@ -10,9 +10,6 @@ The settings of the quick scale were found on seed 0, which is therefore not amo
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +17,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.subset import write_subset
+from benchmarks.training import lightssl, train
 from lightssl.files import read_json_lines, write_json
 from lightssl.machine import describe_machine, versions
 from lightssl.runs import Run
@@ -70,26 +68,14 @@ def main() -> None:
 
 
 def train_and_evaluate(recipe: str, seed: int, options: argparse.Namespace) -> Run:
-    """Train to the end, from wherever the run stands, and evaluate once."""
-    run = Run(options.out / f"{recipe}-seed{seed}")
-    if run.checkpoint_path.exists():
-        if not run.weights_path.exists():
-            lightssl("pretrain", "--resume", str(run))
-    else:
-        settings = [f"train.duration={options.duration}", f"evaluation.monitor_every={options.every}"]
-        overrides = [argument for setting in settings for argument in ("--set", setting)]
-        where = ["--data", options.data, "--out", str(run), "--seed", str(seed)]
-        lightssl("pretrain", "--recipe", recipe, "--scale", "quick", *where, *overrides)
+    """Train to the end and evaluate once."""
+    settings = [f"train.duration={options.duration}", f"evaluation.monitor_every={options.every}"]
+    folder = options.out / f"{recipe}-seed{seed}"
+    run = train(recipe, data=options.data, folder=folder, seed=seed, settings=settings)
     missing = [task for task in options.tasks if not run.evaluation_path(task).exists()]
     if missing:
         lightssl("evaluate", str(run), *(argument for task in missing for argument in ("--task", task)))
     return run
-
-
-def lightssl(*arguments: str) -> None:
-    """Run the program with one thread; its progress goes to the terminal."""
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "lightssl", *arguments], env=env, check=True, stdout=subprocess.DEVNULL)
 
 
 def describe(run: Run, tasks: list[str]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ those of all 1,000 far more often than by the same network before training, both
 
 import argparse
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from math import log
 from pathlib import Path
@@ -18,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import lightssl
 from benchmarks.subset import write_subset
+from benchmarks.training import train
 from lightssl.backbones.base import Backbone
 from lightssl.backbones.batchnorm import estimate_batch_norm
 from lightssl.config.load import load_recipe
@@ -29,7 +30,7 @@ from lightssl.data.sources import open_source
 from lightssl.files import read_json_lines, write_json
 from lightssl.images import normalise
 from lightssl.machine import describe_machine, versions
-from lightssl.pipeline import build_backbone
+from lightssl.pipeline import build_backbone, load_backbone
 from lightssl.runs import Run
 from lightssl.views.maker import ViewMaker
 
@@ -55,34 +56,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipes", nargs="+", default=RECIPES)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--duration", default="20k examples")
+    parser.add_argument("--duration", default="30k examples")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, of one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/proof"))
     options = parser.parse_args()
+    torch.set_num_threads(1)
     data = str(write_subset("sample", 100, options.out / "data", with_test=False))
     rows = []
-    for name in options.recipes:
-        row = prove(name, data, options.duration, options.seed, options.out / f"{name}-seed{options.seed}")
-        rows.append(row)
-        print(json.dumps(row))
-        result = {
-            "what": f"scale quick, {options.duration}, 1,000 images of the embedded sample, seed {options.seed}",
-            "measured": datetime.now(UTC).date().isoformat(),
-            "machine": describe_machine(),
-            "versions": versions(),
-            "rows": rows,
-        }
-        write_json(RESULTS / "proof.json", result)
+    with ThreadPoolExecutor(options.jobs) as pool:
+        runs = pool.map(lambda name: train_cell(name, data, options), options.recipes)
+        for name, run in zip(options.recipes, runs, strict=True):
+            rows.append(measure(name, run, data, options))
+            print(json.dumps(rows[-1]))
+            result = {
+                "what": f"scale quick, {options.duration}, 1,000 images of the embedded sample, seed {options.seed}",
+                "measured": datetime.now(UTC).date().isoformat(),
+                "jobs": options.jobs,
+                "threads_per_job": 1,
+                "machine": describe_machine(),
+                "versions": versions(),
+                "rows": rows,
+            }
+            write_json(RESULTS / "proof.json", result)
 
 
-def prove(name: str, data: str, duration: str, seed: int, folder: Path) -> dict[str, Any]:
-    """Train one cell, from wherever it stands, and measure it."""
-    overrides = [f"train.duration={duration}", f"train.seed={seed}"]
-    recipe = load_recipe(name, scale="quick", overrides=overrides)
-    run = Run(folder)
-    if not run.checkpoint_path.exists():
-        lightssl.pretrain(name, data=data, scale="quick", overrides=overrides, out=folder)
-    elif not run.weights_path.exists():
-        lightssl.resume(run)
+def train_cell(name: str, data: str, options: argparse.Namespace) -> Run:
+    """Train one recipe."""
+    folder = options.out / f"{name}-seed{options.seed}"
+    return train(name, data=data, folder=folder, seed=options.seed, settings=[f"train.duration={options.duration}"])
+
+
+def measure(name: str, run: Run, data: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Compare a trained network with the one that it started as."""
+    recipe = load_recipe(name, scale="quick", overrides=[f"train.seed={options.seed}"])
     rows = read_json_lines(run.metrics_path)
     views = unseen_views(recipe, data)
     return {
@@ -90,18 +96,9 @@ def prove(name: str, data: str, duration: str, seed: int, folder: Path) -> dict[
         "loss_uniform": round(uniform_loss(recipe), 3),
         "loss": round(rows[-1]["loss"], 3),
         "effective_rank": round(rows[-1]["effective_rank"], 1),
-        "retrieval_random": found(build_backbone(recipe), views),
-        "retrieval": found(lightssl.load_backbone(run), views),
-        "minutes": round(
-            sum(recipe.train.batch_size / row["images_per_s"] * steps for row, steps in _steps(rows)) / 60, 1
-        ),
+        "found_by_random_network": found(build_backbone(recipe), views),
+        "found": found(load_backbone(run), views),
     }
-
-
-def _steps(rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], int]]:
-    """Every logged row with the number of steps that it speaks for."""
-    ends = [int(row["step"]) + 1 for row in rows]
-    return list(zip(rows, [end - start for start, end in zip([0, *ends], ends, strict=False)], strict=True))
 
 
 def uniform_loss(recipe: Recipe) -> float:
