@@ -3,7 +3,7 @@
 Every run is one training of one thread; two run side by side. A run that was stopped goes on where it was. The result
 is written again after each finished run::
 
-    python -m benchmarks.learning --data '../shared/data/cifar10-*.tar' --label CIFAR-10 --tasks knn
+    python -m benchmarks.learning --data 'data/cifar10-*.tar' --label CIFAR-10 --tasks knn
 
 The settings of the quick scale were found on seed 0, which is therefore not among the seeds here.
 """
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--per-class", type=int, help="train on so many images of each class only")
     parser.add_argument("--label", help="what the results call the data")
     parser.add_argument("--tasks", nargs="+", default=["knn", "linear"])
-    parser.add_argument("--duration", default="130k examples")
+    parser.add_argument("--duration", default="200k examples")
     parser.add_argument("--every", default="25%", help="how often kNN is measured on the way")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side, of one thread each")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"), help="folder of the runs")
