@@ -1,7 +1,6 @@
 """What people see: bars and tables on a terminal, plain lines when piped."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,7 @@ from lightssl.errors import LightSSLError
 from lightssl.progress import Bar
 
 # Piped, nothing is cut off to fit a terminal.
-console = Console(
-    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
-)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
