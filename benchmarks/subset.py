@@ -11,12 +11,13 @@ from lightssl.files import write_text
 
 
 def write_subset(data: str, per_class: int, folder: Path, *, with_test: bool = True) -> Path:
-    """Write so many training images of each class, and beside them all test images, to ``folder``; return it.
+    """Write so many training images of each class, and beside them all test images, to a folder in ``folder``.
 
-    The images are drawn with seed 0. Nothing is done if the folder was written before.
+    The images are drawn with seed 0. What was written before is taken as it is; what was begun is written again.
     """
+    folder = folder / f"{per_class}-a-class"
     done = folder / "done"
-    if done.exists() and done.read_text(encoding="utf-8") == f"{per_class}":
+    if done.exists():
         return folder
     train, test, _ = open_splits(data)
     rng = np.random.default_rng(0)
@@ -25,7 +26,7 @@ def write_subset(data: str, per_class: int, folder: Path, *, with_test: bool = T
     _write(train, np.sort(np.concatenate(chosen)), folder / "train" if with_test else folder)
     if with_test:
         _write(test, np.arange(len(test)), folder / "test")
-    write_text(done, f"{per_class}")
+    write_text(done, "")
     return folder
 
 

@@ -287,7 +287,7 @@ def _plan(recipe: Recipe, images: int) -> Plan:
 
 def _interval(every: Duration, clock: Clock) -> int:
     """Convert to steps. Shares of the whole are rounded up, or the last would end just before the end."""
-    steps = every.amount / 100 * clock.total_steps if every.unit == "percent" else clock.steps(every)
+    steps = every.amount * clock.total_steps / 100 if every.unit == "percent" else clock.steps(every)
     return max(1, ceil(steps))
 
 
