@@ -9,8 +9,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -18,17 +20,31 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lightssl.data.buffers import batch_buffers
 from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.sources import Source
 from lightssl.errors import DataError, LightSSLError
 from lightssl.files import append_json_lines, read_json_lines
 from lightssl.types import BadImage, Batch
 
-# (image uint8 [H, W, 3], epoch, index) -> one uint8 [V, h, w, 3] a resolution; random by epoch and index alone.
-MakeViews = Callable[[np.ndarray, int, int], list[np.ndarray]]
+
+class MakeViews(Protocol):
+    """Draws the views of an image, at random by epoch and index alone. Copied into every worker."""
+
+    @property
+    def shapes(self) -> Sequence[tuple[int, int, int, int]]:
+        """Of one image's views, [V, h, w, 3] a resolution."""
+
+    def reduction(self, height: int, width: int, epoch: int, index: int) -> int:
+        """Return by how much the sides of an image may be divided before its views are drawn."""
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: Sequence[np.ndarray]) -> object:
+        """Draw the views of an image, uint8 [H, W, 3], into ``out``, uint8 arrays of :attr:`shapes`."""
+
 
 CROP_SHARE = 224 / 256  # as ImageNet is evaluated
 _SUBSTITUTES = 20  # images tried in place of a bad one before the data is called unusable
+_PREFETCH = 2  # batches that a worker makes in advance
 _JUDGED_FROM = 200  # images; of fewer, a share says little
 
 
@@ -88,16 +104,21 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 
 class PretrainingLoader:
-    """Iterates over :class:`lightssl.types.Batch`, one a step. Made by :func:`pretraining_loader`."""
+    """Iterates over :class:`lightssl.types.Batch`, one a step. Made by :func:`pretraining_loader`.
 
-    def __init__(self, batches: DataLoader[Any]) -> None:
-        self._batches = batches
+    The views of a batch are there until the next batch is asked for: their memory is then used again.
+    """
+
+    def __init__(self, batches: DataLoader[Any], buffers: list[list[Tensor]], pin_memory: bool) -> None:
+        self._batches, self._buffers, self._pin_memory = batches, buffers, pin_memory
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        yield from _received(self._batches)
+        for slot, indices, bad in _received(self._batches):
+            batch = Batch(self._buffers[slot], torch.tensor(indices), bad)
+            yield batch.pin_memory() if self._pin_memory else batch
 
 
 def pretraining_loader(
@@ -119,7 +140,7 @@ def pretraining_loader(
 
     Args:
         source: The images.
-        make_views: Draws the views of one image; see :data:`MakeViews`.
+        make_views: Draws the views of one image.
         batch_size: Images in one step over all processes.
         seed: With the epoch, decides the order of the images.
         start_step: The first step to yield, which is how a run resumes.
@@ -142,7 +163,15 @@ def pretraining_loader(
         rank=rank,
         world_size=world_size,
     )
-    return PretrainingLoader(_data_loader(_Views(source, make_views), sampler, workers, seed, pin_memory))
+    # While one batch is used, every worker may be making as many as it is asked for in advance.
+    buffers = batch_buffers(
+        [(views, batch_size // world_size, *pixels) for views, *pixels in make_views.shapes],
+        slots=1 + workers * _PREFETCH,
+        shared=workers > 0,
+    )
+    steps = _Slots(sampler, len(buffers))
+    batches = _data_loader(ViewBatches(source, make_views, buffers), workers, seed, sampler=steps, batch_size=None)
+    return PretrainingLoader(batches, buffers, pin_memory)
 
 
 class EvaluationLoader:
@@ -177,7 +206,6 @@ def evaluation_loader(
     crop_share: float = CROP_SHARE,
     batch_size: int,
     workers: int = 0,
-    pin_memory: bool = False,
 ) -> EvaluationLoader:
     """Build a loader that passes once over the images, resized and cut to their centre.
 
@@ -187,10 +215,11 @@ def evaluation_loader(
         crop_share: Side of the crop over the short side of the resized image, above 0.
         batch_size: Images in a batch; the last one may hold fewer, and so may one with bad images.
         workers: Worker processes; 0 prepares the batches in this process.
-        pin_memory: Move batches to page-locked memory, for a CUDA device.
     """
     order = [range(first, min(first + batch_size, len(source))) for first in range(0, len(source), batch_size)]
-    return EvaluationLoader(source, _data_loader(_CentreCrops(source, size, crop_share), order, workers, 0, pin_memory))
+    return EvaluationLoader(
+        source, _data_loader(_CentreCrops(source, size, crop_share), workers, 0, batch_sampler=order)
+    )
 
 
 def centre_crop(image: np.ndarray, size: int, crop_share: float = CROP_SHARE) -> np.ndarray:
@@ -272,9 +301,9 @@ def clear_worker_errors() -> Iterator[None]:
         ) from error
 
 
-def _read(source: Source, index: int) -> np.ndarray | BadImage:
+def _read(source: Source, index: int, reduction: Callable[[int, int], int] | None = None) -> np.ndarray | BadImage:
     try:
-        return decode(source.read(index))
+        return decode(source.read(index), reduction=reduction)
     except UndecodableImage as error:
         reason = error.reason
     except OSError as error:  # gone, or not readable, since the source was listed
@@ -282,41 +311,62 @@ def _read(source: Source, index: int) -> np.ndarray | BadImage:
     return BadImage(index, source.item_name(index), reason)
 
 
-def _substitute(source: Source, index: int, bad: list[BadImage]) -> tuple[np.ndarray, int]:
+def _substitute(
+    source: Source, index: int, bad: list[BadImage], reduction: Callable[[int, int], int]
+) -> tuple[np.ndarray, int]:
     # Drawn at random and not next in order: damage comes in runs, as when a copy stopped half-way.
     for candidate in np.random.default_rng(index).integers(len(source), size=_SUBSTITUTES).tolist():
-        image = _read(source, candidate)
+        image = _read(source, candidate, reduction)
         if not isinstance(image, BadImage):
             return image, candidate
         bad.append(image)
     raise DataError(f"Of {len(bad)} images of {source.name} tried in a row, none could be used.", _some(bad))
 
 
-class _Views(Dataset[Any]):
-    """Asked for the (epoch, index) pairs of a step, answers with the whole batch."""
+class _Slots(Sampler[tuple[int, list[tuple[int, int]]]]):
+    """Says for each batch of a sampler which buffer it is made in."""
 
-    def __init__(self, source: Source, make_views: MakeViews) -> None:
-        self._source, self._make_views = source, make_views
+    def __init__(self, sampler: StepSampler, slots: int) -> None:
+        self._sampler, self._slots = sampler, slots
 
-    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> Batch | LightSSLError:
+    def __len__(self) -> int:
+        return len(self._sampler)
+
+    def __iter__(self) -> Iterator[tuple[int, list[tuple[int, int]]]]:
+        return zip(cycle(range(self._slots)), self._sampler, strict=False)
+
+
+class ViewBatches(Dataset[Any]):
+    """Asked for the (epoch, index) pairs of a step, makes their views in a buffer, and answers with all the rest.
+
+    That is (slot of the buffer, positions of the images in the source, bad images met).
+    """
+
+    def __init__(self, source: Source, make_views: MakeViews, buffers: list[list[Tensor]]) -> None:
+        self._source, self._make_views, self._buffers = source, make_views, buffers
+
+    def __getitem__(
+        self, step: tuple[int, list[tuple[int, int]]]
+    ) -> tuple[int, list[int], list[BadImage]] | LightSSLError:
+        slot, keys = step
         try:
-            return self._batch(keys)
+            return slot, *self._make(keys, [group.numpy() for group in self._buffers[slot]])
         except LightSSLError as error:
             return error
 
-    def _batch(self, keys: Sequence[tuple[int, int]]) -> Batch:
-        views, indices, bad = [], [], []
-        for epoch, index in keys:
-            image, used = _read(self._source, index), index
+    def _make(self, keys: Sequence[tuple[int, int]], groups: Sequence[np.ndarray]) -> tuple[list[int], list[BadImage]]:
+        indices, bad = [], []
+        for position, (epoch, index) in enumerate(keys):
+            # Keyed by the index that was asked for: a substitute drawn twice into a batch still gives different views.
+            reduction = partial(self._make_views.reduction, epoch=epoch, index=index)
+            image, used = _read(self._source, index, reduction), index
             if isinstance(image, BadImage):
                 tried = [image]
-                image, used = _substitute(self._source, index, tried)
+                image, used = _substitute(self._source, index, tried, reduction)
                 bad += tried
-            # Keyed by the index that was asked for: a substitute drawn twice into a batch still gives different views.
-            views.append(self._make_views(image, epoch, index))
+            self._make_views(image, epoch, index, [group[:, position] for group in groups])
             indices.append(used)
-        groups = [torch.from_numpy(np.stack(group, axis=1)) for group in zip(*views, strict=True)]
-        return Batch(groups, torch.tensor(indices), bad)
+        return indices, bad
 
 
 class _CentreCrops(Dataset[Any]):
@@ -341,20 +391,18 @@ class _CentreCrops(Dataset[Any]):
         return torch.from_numpy(images), torch.tensor(used, dtype=torch.int64), bad
 
 
-def _data_loader(
-    dataset: Dataset[Any], batch_sampler: Any, workers: int, seed: int, pin_memory: bool
-) -> DataLoader[Any]:
+def _data_loader(dataset: Dataset[Any], workers: int, seed: int, **batches: Any) -> DataLoader[Any]:
     return DataLoader(
         dataset,
-        batch_sampler=batch_sampler,
         num_workers=workers,
+        prefetch_factor=_PREFETCH if workers else None,
         collate_fn=_as_it_is,
         worker_init_fn=_start_worker,
         # Forked workers share the source's index with this process instead of each loading a copy.
         multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
-        pin_memory=pin_memory,
         # A generator of its own: otherwise every loader draws from torch's global one, and a resumed run would differ.
         generator=torch.Generator().manual_seed(seed),
+        **batches,
     )
 
 

@@ -1,17 +1,17 @@
 """Which colour and blur a view is given: flip, colour jitter, grey, Gaussian blur, solarize, as published.
 
-Each view's probabilities follow its role: the first global view, the other global views, the local views. lightssl
-holds the randomness, drawn from a generator that is handed in, so that a view depends on its key alone; what is drawn
+Each view's probabilities follow its role: the first global view, the other global views, the local views. What is drawn
 here is applied in :mod:`lightssl.views.pixels`. The two are apart so that reading a recipe imports no image library.
 """
 
+from itertools import permutations
 from typing import Annotated, Literal, NamedTuple, Self
 
-import numpy as np
 from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lightssl.types import NonNegative, Positive, Share
+from lightssl.views.chance import Numbers, below, between
 
 Role = Literal["global_1", "global_2", "local"]
 
@@ -85,28 +85,30 @@ class Augmentations(BaseModel):
     blur: Blur
     solarize: Solarize
 
-    def sample(self, rng: np.random.Generator, role: Role) -> Drawn:
+    def sample(self, numbers: Numbers, role: Role) -> Drawn:
         """Draw the augmentations of one view in this role."""
-        flip, jitter, grey, blur, solarize = rng.random(5).tolist()
         return Drawn(
-            flip=flip < self.flip,
-            jitter=self._sample_jitter(rng) if jitter < self.jitter.probability else (),
-            grey=grey < self.grey,
-            blur=rng.uniform(*self.blur.sigma) if blur < getattr(self.blur.probability, role) else None,
-            solarize=self.solarize.threshold if solarize < getattr(self.solarize.probability, role) else None,
+            flip=next(numbers) < self.flip,
+            jitter=self._sample_jitter(numbers) if next(numbers) < self.jitter.probability else (),
+            grey=next(numbers) < self.grey,
+            blur=between(numbers, *self.blur.sigma) if next(numbers) < getattr(self.blur.probability, role) else None,
+            solarize=self.solarize.threshold if next(numbers) < getattr(self.solarize.probability, role) else None,
         )
 
-    def _sample_jitter(self, rng: np.random.Generator) -> tuple[tuple[JitterOperation, float], ...]:
+    def _sample_jitter(self, numbers: Numbers) -> tuple[tuple[JitterOperation, float], ...]:
         jitter = self.jitter
         operations: tuple[tuple[JitterOperation, float], ...] = (
-            ("brightness", _factor(rng, jitter.brightness)),
-            ("contrast", _factor(rng, jitter.contrast)),
-            ("saturation", _factor(rng, jitter.saturation)),
-            ("hue", rng.uniform(-jitter.hue, jitter.hue)),
+            ("brightness", _factor(numbers, jitter.brightness)),
+            ("contrast", _factor(numbers, jitter.contrast)),
+            ("saturation", _factor(numbers, jitter.saturation)),
+            ("hue", between(numbers, -jitter.hue, jitter.hue)),
         )
-        return tuple(operations[position] for position in rng.permutation(4))
+        return tuple(operations[position] for position in _ORDERS[below(numbers, len(_ORDERS))])
 
 
-def _factor(rng: np.random.Generator, spread: float) -> float:
+_ORDERS = tuple(permutations(range(4)))
+
+
+def _factor(numbers: Numbers, spread: float) -> float:
     """Draw a factor around 1, never below 0."""
-    return rng.uniform(max(0.0, 1 - spread), 1 + spread)
+    return between(numbers, max(0.0, 1 - spread), 1 + spread)

@@ -4,18 +4,16 @@ The distribution is that of torchvision's RandomResizedCrop, which the published
 """
 
 from math import exp, log, sqrt
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
-import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn.functional import interpolate
+
+from lightssl.views.chance import Numbers, below, between
 
 _ATTEMPTS = 10  # as torchvision
-
-# The published views are drawn by Pillow, whose bicubic filter widens as it shrinks an image; OpenCV's does not, and
-# aliases. From about this reduction on, averaging over areas is the closer of the two: over the crops of the published
-# plans 1.3 of 255 levels from Pillow on average, where the bicubic filter alone is 3, and in a third of Pillow's time.
-_REDUCTION_TO_AVERAGE = 1.1
 
 
 class Box(NamedTuple):
@@ -28,7 +26,7 @@ class Box(NamedTuple):
 
 
 def sample_box(
-    rng: np.random.Generator, height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float]
+    numbers: Numbers, height: int, width: int, scale: tuple[float, float], aspect: tuple[float, float]
 ) -> Box:
     """Draw a box that covers a share U(scale) of the image, its aspect (width / height) log-uniform in ``aspect``.
 
@@ -37,12 +35,12 @@ def sample_box(
     """
     log_aspect = log(aspect[0]), log(aspect[1])
     for _ in range(_ATTEMPTS):
-        area = height * width * rng.uniform(*scale)
-        ratio = exp(rng.uniform(*log_aspect))
+        area = height * width * between(numbers, *scale)
+        ratio = exp(between(numbers, *log_aspect))
         box_width, box_height = round(sqrt(area * ratio)), round(sqrt(area / ratio))
         if 0 < box_width <= width and 0 < box_height <= height:
-            top, left = rng.integers(height - box_height + 1), rng.integers(width - box_width + 1)
-            return Box(int(top), int(left), box_height, box_width)
+            top, left = below(numbers, height - box_height + 1), below(numbers, width - box_width + 1)
+            return Box(top, left, box_height, box_width)
     return _central_box(height, width, aspect)
 
 
@@ -54,9 +52,13 @@ def _central_box(height: int, width: int, aspect: tuple[float, float]) -> Box:
 
 
 def draw(image: NDArray[np.uint8], box: Box, size: int) -> NDArray[np.uint8]:
-    """Draw a box of an image, uint8 [H, W, 3], at ``size`` x ``size`` pixels: uint8 [size, size, 3]."""
+    """Draw a box of an image, uint8 [H, W, 3], at ``size`` x ``size`` pixels: uint8 [size, size, 3].
+
+    The filter is Pillow's bicubic one, which draws the published views: it widens as it shrinks an image, and so does
+    not alias. Torch has it for uint8 pixels, on average within a tenth of a level and several times as fast.
+    """
     top, left, height, width = box
-    crop = image[top : top + height, left : left + width]
-    averaged = sqrt(height * width) > _REDUCTION_TO_AVERAGE * size
-    view = cv2.resize(crop, (size, size), interpolation=cv2.INTER_AREA if averaged else cv2.INTER_CUBIC)
-    return cast("NDArray[np.uint8]", view)
+    crop = np.ascontiguousarray(image[top : top + height, left : left + width])
+    # As a batch of one in channels_last, for which torch has the fast kernel.
+    view = interpolate(torch.from_numpy(crop)[None].movedim(-1, 1), (size, size), mode="bicubic", antialias=True)
+    return view[0].movedim(0, -1).numpy()

@@ -1,9 +1,12 @@
 """From an image to its views: crops as the plan says, then colour and blur by role."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from lightssl.views.augment import Augmentations, Role
+from lightssl.views.chance import Numbers, view_numbers
 from lightssl.views.crops import Box, draw, sample_box
 from lightssl.views.pixels import apply
 from lightssl.views.plan import Crops, ViewPlan
@@ -25,34 +28,48 @@ class ViewMaker:
         self.augmentations = augmentations
         self.seed = seed
 
-    def __call__(self, image: NDArray[np.uint8], epoch: int, index: int) -> list[NDArray[np.uint8]]:
+    @property
+    def shapes(self) -> list[tuple[int, int, int, int]]:
+        """Of one image's views: [G, S, S, 3] of the global and, when there are any, [L, s, s, 3] of the local ones."""
+        return [(crops.count, crops.size, crops.size, 3) for crops in self._kinds()]
+
+    def __call__(
+        self, image: NDArray[np.uint8], epoch: int, index: int, out: Sequence[NDArray[np.uint8]] | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
         """Draw the views of the image at position ``index`` of its source.
 
         Args:
             image: uint8 [H, W, 3] RGB.
             epoch: Passes over the data before this one.
             index: Position of the image in its source.
+            out: Where to draw them: uint8 arrays of :attr:`shapes`.
 
         Returns:
-            The global views, uint8 [G, S, S, 3], then, when the plan has any, the local views, uint8 [L, s, s, 3].
+            The global views, then, when the plan has any, the local views: uint8, of :attr:`shapes`.
         """
-        groups: list[NDArray[np.uint8]] = []
-        view = 0
-        for crops in self._kinds():
-            group = np.empty((crops.count, crops.size, crops.size, 3), np.uint8)
-            for position in range(crops.count):
-                rng = self._rng(epoch, index, view)
-                box = self._box(rng, image.shape[0], image.shape[1], crops)
-                drawn = self.augmentations.sample(rng, self.role(view))
-                group[position] = apply(draw(image, box, crops.size), drawn)
-                view += 1
-            groups.append(group)
+        groups = [np.empty(shape, np.uint8) for shape in self.shapes] if out is None else out
+        places = [place for group in groups for place in group]
+        height, width = image.shape[:2]
+        for view, (crops, numbers) in enumerate(self._views(epoch, index)):
+            box = self._box(numbers, height, width, crops)
+            drawn = self.augmentations.sample(numbers, self.role(view))
+            places[view][...] = apply(draw(image, box, crops.size), drawn)
         return groups
 
     def boxes(self, height: int, width: int, epoch: int, index: int) -> list[Box]:
         """Return where each view lies in an image of this size, global views first, without drawing them."""
-        kinds = [crops for crops in self._kinds() for _ in range(crops.count)]
-        return [self._box(self._rng(epoch, index, view), height, width, crops) for view, crops in enumerate(kinds)]
+        return [self._box(numbers, height, width, crops) for crops, numbers in self._views(epoch, index)]
+
+    def reduction(self, height: int, width: int, epoch: int, index: int) -> int:
+        """Return by how much the image may be shrunk beforehand so that no view has to be enlarged for it.
+
+        Boxes are shares of the image, so that those of the shrunk image show the same parts.
+        """
+        if min(height, width) < 2 * self.plan.global_.size:  # no box can be twice as large as its view
+            return 1
+        boxes = self.boxes(height, width, epoch, index)
+        sizes = [crops.size for crops in self._kinds() for _ in range(crops.count)]
+        return max(1, min(min(box.height, box.width) // size for box, size in zip(boxes, sizes, strict=True)))
 
     def role(self, view: int) -> Role:
         """Return the role of a view by its number: global views are counted first."""
@@ -64,8 +81,10 @@ class ViewMaker:
         """The kinds of views that the plan has any of."""
         return [self.plan.global_, self.plan.local] if self.plan.local.count else [self.plan.global_]
 
-    def _rng(self, epoch: int, index: int, view: int) -> np.random.Generator:
-        return np.random.default_rng((self.seed, epoch, index, view))
+    def _views(self, epoch: int, index: int) -> Iterator[tuple[Crops, Numbers]]:
+        """Each view's kind, and the numbers that it is made from."""
+        kinds = [crops for crops in self._kinds() for _ in range(crops.count)]
+        return zip(kinds, view_numbers(self.seed, epoch, index, len(kinds)), strict=True)
 
-    def _box(self, rng: np.random.Generator, height: int, width: int, crops: Crops) -> Box:
-        return sample_box(rng, height, width, crops.scale, self.plan.aspect)
+    def _box(self, numbers: Numbers, height: int, width: int, crops: Crops) -> Box:
+        return sample_box(numbers, height, width, crops.scale, self.plan.aspect)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
+from PIL import Image
 
 from lightssl.resources import resource
 from lightssl.views.augment import Augmentations
@@ -38,6 +39,41 @@ def test_shapes(photograph: NDArray[np.uint8]) -> None:
     views = make()(photograph, 0, 0)
     assert [(group.shape, group.dtype) for group in views] == [((2, 32, 32, 3), np.uint8), ((6, 18, 18, 3), np.uint8)]
     assert [group.shape for group in make(with_counts(3, 0))(photograph, 0, 0)] == [(3, 32, 32, 3)]
+
+
+def test_views_are_drawn_where_asked(photograph: NDArray[np.uint8]) -> None:
+    maker = make()
+    batch = [np.zeros((views, 3, *pixels), np.uint8) for views, *pixels in maker.shapes]
+    maker(photograph, 0, 5, [group[:, 1] for group in batch])
+    assert same([group[:, 1] for group in batch], list(maker(photograph, 0, 5)))
+    assert all(not group[:, ::2].any() for group in batch)
+
+
+def test_a_reduced_image_gives_the_same_views_and_none_is_enlarged() -> None:
+    size = (1920, 2560)
+    image = np.asarray(Image.radial_gradient("L").resize(size[::-1]))[..., None].repeat(3, axis=2)
+    maker = make(
+        flip=0.0,
+        grey=0.0,
+        jitter={"probability": 0.0, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0},
+        blur={"sigma": [1.0, 1.0], "probability": {"global_1": 0.0, "global_2": 0.0, "local": 0.0}},
+        solarize={"threshold": 128, "probability": {"global_1": 0.0, "global_2": 0.0, "local": 0.0}},
+    )
+    reductions, differences = [], []
+    for index in range(20):
+        reduction = maker.reduction(*size, 0, index)
+        reductions.append(reduction)
+        boxes = maker.boxes(*size, 0, index)
+        ratios = [min(box.height, box.width) / size for box, size in zip(boxes, (32, 32, *[18] * 6), strict=True)]
+        assert reduction == int(min(ratios))
+        halved = 2 ** int(np.log2(reduction))
+        reduced = np.asarray(Image.fromarray(image).reduce(halved))
+        for whole, small in zip(maker(image, 0, index), maker(reduced, 0, index), strict=True):
+            differences.append(np.abs(whole.astype(int) - small).mean())
+    # Boxes are rounded to pixels of the image, which decides on rare occasions whether one fits.
+    assert np.mean(np.array(differences) < 5) >= 0.9
+    assert min(reductions) >= 16
+    assert maker.reduction(63, 500, 0, 0) == maker.reduction(20, 20, 0, 0) == 1
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 400), (400, 1), (28, 28)])
