@@ -10,7 +10,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """Turn images into network input: ``(image / 255 - mean) / std``, on the device the images are on.
 
     Args:
-        images: uint8 ``[..., H, W, 3]``.
+        images: uint8 ``[..., H, W, 3]``, or float32 levels of 0 to 255, which are overwritten.
         mean: Of each colour channel, in [0, 1].
         std: Of each colour channel, in [0, 1].
 

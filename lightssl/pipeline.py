@@ -167,19 +167,19 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
         labels=labels,
         monitor=_monitor(recipe, data, source) if plan.monitor_every and fabric.is_global_zero else None,
     )
-    make_views = ViewMaker(recipe.views, recipe.augment, seed=options.seed)
     if checkpoint is not None:
         trainer.restore(checkpoint)
         narrator.say(f"Going on from step {trainer.step:,} of {plan.total_steps:,} in {run}")
     elif fabric.is_global_zero:
         run.write_start(dump(recipe), _environment(data=data, images=len(source)))
-        _write_contact_sheet(run, source, make_views)
+        _write_contact_sheet(run, source, ViewMaker(recipe.views, recipe.augment, seed=options.seed))
         narrator.say(
             f"{plan.total_steps:,} steps of {plan.batch_size} images, {plan.steps_per_epoch:,} an epoch, in {run}"
         )
+    crops_only = recipe.data.augment_on == "device"
     batches = pretraining_loader(
         source,
-        make_views,
+        ViewMaker(recipe.views, recipe.augment, seed=options.seed, crops_only=crops_only),
         batch_size=options.batch_size,
         seed=options.seed,
         start_step=trainer.step,

@@ -1,6 +1,6 @@
 """What the parts of lightssl hand to each other. Shapes: B images, V views, D feature width."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 from annotated_types import Ge, Gt, Interval
@@ -33,10 +33,13 @@ class Batch:
     views: "list[Tensor]"  # one uint8 [V, B, H, W, 3] a resolution: the global views first, then the local ones
     indices: "Tensor"  # int64 [B], position of each image in its source
     bad: list[BadImage] = field(default_factory=list)  # met while this batch was made, replaced by other images
+    # What is left for the device to do with each of ``views``, float32 [V, B, 11] on the host; empty if nothing is.
+    left_to_do: "list[Tensor]" = field(default_factory=list)
 
     def pin_memory(self) -> "Batch":
         """Move the tensors to page-locked memory; the DataLoader calls this."""
-        return Batch([group.pin_memory() for group in self.views], self.indices.pin_memory(), self.bad)
+        views = [group.pin_memory() for group in self.views]
+        return replace(self, views=views, indices=self.indices.pin_memory())
 
 
 class Clock(NamedTuple):

@@ -113,6 +113,17 @@ def test_workers_change_nothing(photos: Path, tmp_path: Path, tiny: list[str]) -
     assert same(weights(alone), weights(helped))
 
 
+def test_the_device_may_augment_in_place_of_the_workers(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    losses = {}
+    for place in ("workers", "device"):
+        settings = [*tiny, f"data.augment_on={place}", "data.workers=1"]
+        run = lightssl.pretrain(data=str(photos), overrides=settings, out=tmp_path / place)
+        losses[place] = [row["loss"] for row in read_json_lines(run.metrics_path)]
+    # Levels are not rounded on the device; the tiny network soon makes more of that.
+    assert losses["device"][0] == pytest.approx(losses["workers"][0], rel=0.02)
+    assert losses["device"][0] != losses["workers"][0]
+
+
 def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "lightssl", *arguments],

@@ -56,6 +56,8 @@ class DataOptions(Section):
     mean: Channels = (0.485, 0.456, 0.406)  # ImageNet's
     std: Channels = (0.229, 0.224, 0.225)
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"  # processes that make views, for each training one
+    # Who flips, colours and blurs the views: the workers, or the device, where its cores are waiting for them.
+    augment_on: Literal["workers", "device"] = "workers"
     max_bad_share: Share = 0.01  # of the images seen; a run with more unusable ones stops
 
 

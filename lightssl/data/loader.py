@@ -38,6 +38,9 @@ class MakeViews(Protocol):
     def reduction(self, height: int, width: int, epoch: int, index: int) -> int:
         """Return by how much the sides of an image may be divided before its views are drawn."""
 
+    def left_to_do(self, epoch: int, index: int) -> Sequence[Sequence[float]]:
+        """Return for each view the numbers of what the device has still to do with it; empty if that is nothing."""
+
     def __call__(self, image: np.ndarray, epoch: int, index: int, out: Sequence[np.ndarray]) -> object:
         """Draw the views of an image, uint8 [H, W, 3], into ``out``, uint8 arrays of :attr:`shapes`."""
 
@@ -116,8 +119,10 @@ class PretrainingLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for slot, indices, bad in _received(self._batches):
-            batch = Batch(self._buffers[slot], torch.tensor(indices), bad)
+        for slot, indices, bad, rows in _received(self._batches):
+            views = self._buffers[slot]
+            left = torch.from_numpy(rows).transpose(0, 1).split([len(group) for group in views]) if rows.size else ()
+            batch = Batch(views, torch.tensor(indices), bad, list(left))
             yield batch.pin_memory() if self._pin_memory else batch
 
 
@@ -339,7 +344,8 @@ class _Slots(Sampler[tuple[int, list[tuple[int, int]]]]):
 class ViewBatches(Dataset[Any]):
     """Asked for the (epoch, index) pairs of a step, makes their views in a buffer, and answers with all the rest.
 
-    That is (slot of the buffer, positions of the images in the source, bad images met).
+    That is (slot of the buffer, positions of the images in the source, bad images met, float32 [B, V, 11] of
+    :meth:`MakeViews.left_to_do` or nothing).
     """
 
     def __init__(self, source: Source, make_views: MakeViews, buffers: list[list[Tensor]]) -> None:
@@ -347,15 +353,17 @@ class ViewBatches(Dataset[Any]):
 
     def __getitem__(
         self, step: tuple[int, list[tuple[int, int]]]
-    ) -> tuple[int, list[int], list[BadImage]] | LightSSLError:
+    ) -> tuple[int, list[int], list[BadImage], np.ndarray] | LightSSLError:
         slot, keys = step
         try:
             return slot, *self._make(keys, [group.numpy() for group in self._buffers[slot]])
         except LightSSLError as error:
             return error
 
-    def _make(self, keys: Sequence[tuple[int, int]], groups: Sequence[np.ndarray]) -> tuple[list[int], list[BadImage]]:
-        indices, bad = [], []
+    def _make(
+        self, keys: Sequence[tuple[int, int]], groups: Sequence[np.ndarray]
+    ) -> tuple[list[int], list[BadImage], np.ndarray]:
+        indices, bad, left = [], [], []
         for position, (epoch, index) in enumerate(keys):
             # Keyed by the index that was asked for: a substitute drawn twice into a batch still gives different views.
             reduction = partial(self._make_views.reduction, epoch=epoch, index=index)
@@ -366,7 +374,8 @@ class ViewBatches(Dataset[Any]):
                 bad += tried
             self._make_views(image, epoch, index, [group[:, position] for group in groups])
             indices.append(used)
-        return indices, bad
+            left.append(self._make_views.left_to_do(epoch, index))
+        return indices, bad, np.array(left, np.float32)
 
 
 class _CentreCrops(Dataset[Any]):

@@ -24,6 +24,7 @@ from lightssl.train.batchnorm import synchronise_batch_norm
 from lightssl.train.log import MetricsLog
 from lightssl.train.schedule import Schedule
 from lightssl.types import Batch, Clock, StepOutput
+from lightssl.views.batch import apply_batch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric  # takes seconds to import, and only training needs it
@@ -185,9 +186,10 @@ class Trainer:
     def _train_step(self, batch: Batch, clock: Clock) -> StepOutput:
         # What a method draws depends on the step alone, so a resumed run draws the same.
         torch.manual_seed(hash((self.seed, clock.step, self.fabric.global_rank)))
-        views = [
-            normalise(group.to(self.fabric.device, non_blocking=True), self.mean, self.std) for group in batch.views
-        ]
+        groups = [group.to(self.fabric.device, non_blocking=True) for group in batch.views]
+        if batch.left_to_do:
+            groups = [apply_batch(group, rows) for group, rows in zip(groups, batch.left_to_do, strict=True)]
+        views = [normalise(group, self.mean, self.std) for group in groups]
         labels = None if self.labels is None else self.labels[batch.indices].to(self.fabric.device)
         output: StepOutput = self.wrapped(views, clock, labels)
         self._stepper.zero_grad(set_to_none=True)

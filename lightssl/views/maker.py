@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lightssl.views.augment import Augmentations, Role
+from lightssl.views.augment import Augmentations, Drawn, Role
+from lightssl.views.batch import as_row
 from lightssl.views.chance import Numbers, view_numbers
 from lightssl.views.crops import Box, draw, sample_box
 from lightssl.views.pixels import apply
@@ -21,12 +22,14 @@ class ViewMaker:
         plan: How many views, of which share of the image, at which size.
         augmentations: Colour and blur by role.
         seed: The run's seed, 0 or more.
+        crops_only: Leave flip, colour and blur to :func:`lightssl.views.batch.apply_batch`.
     """
 
-    def __init__(self, plan: ViewPlan, augmentations: Augmentations, *, seed: int) -> None:
+    def __init__(self, plan: ViewPlan, augmentations: Augmentations, *, seed: int, crops_only: bool = False) -> None:
         self.plan = plan
         self.augmentations = augmentations
         self.seed = seed
+        self.crops_only = crops_only
 
     @property
     def shapes(self) -> list[tuple[int, int, int, int]]:
@@ -50,15 +53,21 @@ class ViewMaker:
         groups = [np.empty(shape, np.uint8) for shape in self.shapes] if out is None else out
         places = [place for group in groups for place in group]
         height, width = image.shape[:2]
-        for view, (crops, numbers) in enumerate(self._views(epoch, index)):
-            box = self._box(numbers, height, width, crops)
-            drawn = self.augmentations.sample(numbers, self.role(view))
-            places[view][...] = apply(draw(image, box, crops.size), drawn)
+        for place, (crops, drawn, numbers) in zip(places, self._views(epoch, index), strict=True):
+            crop = draw(image, self._box(numbers, height, width, crops), crops.size)
+            place[...] = crop if self.crops_only else apply(crop, drawn)
         return groups
+
+    def left_to_do(self, epoch: int, index: int) -> list[list[float]]:
+        """Return what :func:`lightssl.views.batch.apply_batch` has still to do with each view, global views first.
+
+        Empty unless the maker does ``crops_only``.
+        """
+        return [as_row(drawn) for _, drawn, _ in self._views(epoch, index)] if self.crops_only else []
 
     def boxes(self, height: int, width: int, epoch: int, index: int) -> list[Box]:
         """Return where each view lies in an image of this size, global views first, without drawing them."""
-        return [self._box(numbers, height, width, crops) for crops, numbers in self._views(epoch, index)]
+        return [self._box(numbers, height, width, crops) for crops, _, numbers in self._views(epoch, index)]
 
     def reduction(self, height: int, width: int, epoch: int, index: int) -> int:
         """Return by how much the image may be shrunk beforehand so that no view has to be enlarged for it.
@@ -81,10 +90,11 @@ class ViewMaker:
         """The kinds of views that the plan has any of."""
         return [self.plan.global_, self.plan.local] if self.plan.local.count else [self.plan.global_]
 
-    def _views(self, epoch: int, index: int) -> Iterator[tuple[Crops, Numbers]]:
-        """Each view's kind, and the numbers that it is made from."""
+    def _views(self, epoch: int, index: int) -> Iterator[tuple[Crops, Drawn, Numbers]]:
+        """Yield each view's kind, its flip, colour and blur, and the numbers that its box is drawn from."""
         kinds = [crops for crops in self._kinds() for _ in range(crops.count)]
-        return zip(kinds, view_numbers(self.seed, epoch, index, len(kinds)), strict=True)
+        for view, numbers in enumerate(view_numbers(self.seed, epoch, index, len(kinds))):
+            yield kinds[view], self.augmentations.sample(numbers, self.role(view)), numbers
 
     def _box(self, numbers: Numbers, height: int, width: int, crops: Crops) -> Box:
         return sample_box(numbers, height, width, crops.scale, self.plan.aspect)

@@ -59,6 +59,9 @@ class Views:
     def reduction(self, height: int, width: int, epoch: int, index: int) -> int:
         return 1
 
+    def left_to_do(self, epoch: int, index: int) -> list[list[float]]:
+        return [[epoch, index, view] for view in range(5)]
+
     def __call__(self, image: np.ndarray, epoch: int, index: int, out: list[np.ndarray]) -> None:
         rng = np.random.default_rng((epoch, index))
         out[0][...] = image + rng.integers(0, 256, out[0].shape, dtype=np.uint8)
@@ -87,6 +90,10 @@ def test_batches_have_their_shapes_and_hold_each_image_once_an_epoch() -> None:
     assert [tuple(group.shape) for group in first.views] == [(2, 6, SIZE, SIZE, 3), (3, 6, 3, 3, 3)]
     assert all(group.dtype == torch.uint8 and group.is_contiguous() for group in first.views)
     assert first.indices.dtype == torch.int64
+    for group, start in zip(first.left_to_do, (0, 2), strict=True):
+        assert group[..., 0].eq(0).all()
+        assert torch.equal(group[..., 1], first.indices.expand(len(group), -1).float())
+        assert torch.equal(group[:, 0, 2], start + torch.arange(len(group)).float())
     assert first.bad == []
     # Three batches of 6 an epoch; the corner of an image tells its index.
     for epoch in (made[:3], made[3:6]):

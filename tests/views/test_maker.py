@@ -2,12 +2,14 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
 from lightssl.resources import resource
 from lightssl.views.augment import Augmentations
+from lightssl.views.batch import apply_batch
 from lightssl.views.maker import ViewMaker
 from lightssl.views.plan import ViewPlan
 
@@ -39,6 +41,17 @@ def test_shapes(photograph: NDArray[np.uint8]) -> None:
     views = make()(photograph, 0, 0)
     assert [(group.shape, group.dtype) for group in views] == [((2, 32, 32, 3), np.uint8), ((6, 18, 18, 3), np.uint8)]
     assert [group.shape for group in make(with_counts(3, 0))(photograph, 0, 0)] == [(3, 32, 32, 3)]
+
+
+def test_crops_now_and_the_rest_later_are_the_same_views(photograph: NDArray[np.uint8]) -> None:
+    whole = make()
+    crops = ViewMaker(whole.plan, whole.augmentations, seed=0, crops_only=True)
+    assert whole.left_to_do(0, 3) == []
+    rows = torch.tensor(crops.left_to_do(0, 3)).split([2, 6])
+    for views, group, left in zip(whole(photograph, 0, 3), crops(photograph, 0, 3), rows, strict=True):
+        assert not np.array_equal(views, group)
+        later = apply_batch(torch.from_numpy(group)[:, None], left[:, None])[:, 0].numpy()
+        assert np.abs(later - views).mean() < 1.5
 
 
 def test_views_are_drawn_where_asked(photograph: NDArray[np.uint8]) -> None:

@@ -1,6 +1,7 @@
 from collections.abc import Callable
 from itertools import permutations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 from torchvision.transforms.v2 import functional as tv
 
+from lightssl.views import pixels
 from lightssl.views.augment import Drawn, JitterOperation
 from lightssl.views.pixels import apply
 
@@ -105,3 +107,42 @@ def test_tiny_views_keep_their_shape_and_the_input_stays(size: int) -> None:
     assert view.shape == image.shape
     assert view.dtype == np.uint8
     assert np.array_equal(image, before)
+
+
+class Counting:
+    """OpenCV, counting how many pixels go through it."""
+
+    def __init__(self) -> None:
+        self.pixels = 0
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(cv2, name)
+        if not callable(found):
+            return found
+
+        def counted(image: object, *arguments: object, **options: object) -> object:
+            if isinstance(image, np.ndarray):
+                self.pixels += image.shape[0] * image.shape[1]
+            return found(image, *arguments, **options)
+
+        return counted
+
+
+def test_pixels_are_not_passed_over_more_often_than_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The time that views take is that of these passes: one for the flip, two to mix colours before the hue is turned
+    # and two after it (one is for the mean), two for the hue, two for grey, one for the blur.
+    counting = Counting()
+    monkeypatch.setattr(pixels, "cv2", counting)
+    everything = Drawn(
+        flip=True,
+        jitter=(("brightness", 1.1), ("contrast", 0.9), ("hue", 0.05), ("saturation", 1.1)),
+        grey=True,
+        blur=1.0,
+        solarize=128,
+    )
+    view = np.zeros((32, 32, 3), np.uint8)
+    apply(view, everything)
+    assert counting.pixels / view[..., 0].size <= 10
+    counting.pixels = 0
+    apply(view, NOTHING._replace(blur=0.1))
+    assert counting.pixels == 0
