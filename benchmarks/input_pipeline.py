@@ -55,7 +55,7 @@ def main() -> None:
     result = {
         "what": "JPEG bytes to a batch of 2 views of 224 and 6 of 128 pixels, on one core",
         "images": len(source),
-        "mean_kilobytes": round(sum(len(source.read(i)) for i in range(len(source))) / len(source) / 1000),
+        "mean_kilobytes": round(sum(len(encoded(source, i)) for i in range(len(source))) / len(source) / 1000),
         "measured": datetime.now(UTC).date().isoformat(),
         "rounds": options.rounds,
         "machine": describe_machine(),
@@ -123,8 +123,7 @@ def lightly_train(source: Source) -> MakeBatch:
     from lightly_train._methods.dino.dino_transform import DINOTransform, DINOTransformArgs
     from torch.utils.data import default_collate
 
-    settings = DINOTransformArgs()
-    assert settings.random_resize and settings.local_view and settings.local_view.random_resize
+    settings: Any = DINOTransformArgs()
     settings.random_resize.min_scale = GLOBAL[1][0]
     settings.local_view.view_size = (LOCAL[0], LOCAL[0])
     settings.local_view.random_resize.max_scale = LOCAL[1][1]
@@ -132,12 +131,15 @@ def lightly_train(source: Source) -> MakeBatch:
     folder = TemporaryDirectory()  # it reads from files only; these lie in the page cache
     files = [Path(folder.name, f"{index}.jpg") for index in range(len(source))]
     for index, file in enumerate(files):
-        file.write_bytes(source.read(index))
+        file.write_bytes(encoded(source, index))
 
     def views(index: int) -> list[Any]:
         return [view["image"] for view in transform({"image": open_image_numpy(files[index], mode=ImageMode.RGB)})]
 
-    return lambda indices, _folder=folder: default_collate([views(index) for index in indices])
+    def make_batch(indices: Sequence[int], _folder: TemporaryDirectory[str] = folder) -> Any:
+        return default_collate([views(index) for index in indices])
+
+    return make_batch
 
 
 def lightly(source: Source) -> MakeBatch:
@@ -150,8 +152,16 @@ def lightly(source: Source) -> MakeBatch:
         global_crop_size=GLOBAL[0], global_crop_scale=GLOBAL[1], local_crop_size=LOCAL[0], local_crop_scale=LOCAL[1]
     )
     return lambda indices: default_collate(
-        [transform(Image.open(io.BytesIO(source.read(index))).convert("RGB")) for index in indices]
+        [transform(Image.open(io.BytesIO(encoded(source, index))).convert("RGB")) for index in indices]
     )
+
+
+def encoded(source: Source, index: int) -> bytes:
+    """An image's file."""
+    content = source.read(index)
+    if not isinstance(content, bytes):
+        raise SystemExit("Give JPEG files: a folder or tar files.")
+    return content
 
 
 def decoding(source: Source) -> MakeBatch:

@@ -117,3 +117,8 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _listings_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["LIGHTSSL_CACHE"] = str(tmp_path_factory.mktemp("cache"))

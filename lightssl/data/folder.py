@@ -1,10 +1,12 @@
 """A folder of image files, however nested."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from lightssl.data.listing import Listing, Watch, kept_listing
 from lightssl.data.paths import Paths, first_level_labels, is_image, shown
 from lightssl.errors import DataError
 
@@ -12,22 +14,22 @@ from lightssl.errors import DataError
 class Folder:
     """The image files below a folder, sorted by path. First-level folders are labels.
 
-    Links are followed; hidden files and folders are not looked at.
+    Links are followed; hidden files and folders are not looked at. The listing of a large folder is kept, see
+    :mod:`lightssl.data.listing`.
 
     Raises:
         DataError: There are no images, or a folder cannot be read.
     """
 
     def __init__(self, folder: Path) -> None:
-        paths = _image_paths(folder)
-        if not paths:
+        self._root = folder.absolute()
+        self._paths = kept_listing("folder", [self._root], partial(_list_images, self._root)).paths
+        if not len(self._paths):
             raise _no_images(folder)
         self.name = str(folder)
         self.labels: np.ndarray | None
         self.classes: list[str] | None
-        self.labels, self.classes = first_level_labels(paths)
-        self._folder = folder
-        self._paths = Paths(paths)
+        self.labels, self.classes = first_level_labels(self._paths)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -38,12 +40,13 @@ class Folder:
 
     def read(self, index: int) -> bytes:
         """Return the file's bytes. Raises OSError if it is gone since the folder was listed."""
-        return (self._folder / self._paths[index]).read_bytes()
+        return (self._root / self._paths[index]).read_bytes()
 
 
-def _image_paths(root: Path) -> list[str]:
+def _list_images(root: Path, watch: Watch) -> Listing:
     found = []
     try:
+        watch.add(root)
         # With each folder goes the trail of those it lies in: a link back to one of them would never end.
         waiting = [("", frozenset({_identity(root)}))]
         while waiting:
@@ -54,14 +57,17 @@ def _image_paths(root: Path) -> list[str]:
                     if entry.name.startswith("."):
                         continue
                     if entry.is_dir():
+                        watch.add(Path(entry.path))
                         identity = _identity(Path(entry.path))
                         if identity not in trail:
                             waiting.append((f"{path}/", trail | {identity}))
-                    elif is_image(path) and entry.is_file():
+                    elif is_image(entry.name) and entry.is_file():
                         found.append(path)
+                    elif entry.is_symlink():
+                        watch.add(Path(entry.path))  # it may come to lead somewhere, as to a disk not mounted yet
     except OSError as error:
         raise DataError(f"Cannot list the images in {root}: {error}.") from error
-    return sorted(found)
+    return Listing(Paths.of(sorted(found)), np.empty((len(found), 0), np.int64))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -5,8 +5,8 @@ in all of Python's file functions.
 """
 
 import os
-from collections.abc import Collection, Sequence
-from itertools import takewhile
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import pairwise, takewhile
 
 import numpy as np
 
@@ -24,23 +24,37 @@ class Paths:
 
     A list of a million strings is copied page by page into every forked worker, because looking at a string changes its
     reference count. These arrays stay shared.
+
+    Args:
+        text: uint8, the bytes of all paths, one after the other.
+        ends: int64 [N + 1]; path i is ``text[ends[i] : ends[i + 1]]``.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, text: np.ndarray, ends: np.ndarray) -> None:
+        self.text, self.ends = text, ends
+
+    @classmethod
+    def of(cls, paths: Iterable[str]) -> "Paths":
+        """Take up some paths."""
         encoded = [os.fsencode(path) for path in paths]
-        self._text = b"".join(encoded)
-        self._ends = np.cumsum([0, *map(len, encoded)])
+        ends = np.zeros(len(encoded) + 1, np.int64)
+        np.cumsum([len(path) for path in encoded], out=ends[1:])
+        return cls(np.frombuffer(b"".join(encoded), np.uint8), ends)
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self.ends) - 1
 
     def __getitem__(self, index: int) -> str:
-        return os.fsdecode(self._text[self._ends[index] : self._ends[index + 1]])
+        return os.fsdecode(self.text[self.ends[index] : self.ends[index + 1]].tobytes())
+
+    def __iter__(self) -> Iterator[str]:
+        text = self.text.tobytes()
+        return (os.fsdecode(text[start:end]) for start, end in pairwise(self.ends.tolist()))
 
 
 def is_image(path: str) -> bool:
     """Tell by its name whether a path is an image that counts: a known suffix, and no hidden file or folder in it."""
-    return path.lower().endswith(IMAGE_SUFFIXES) and not any(part.startswith(".") for part in path.split("/"))
+    return path.lower().endswith(IMAGE_SUFFIXES) and not path.startswith(".") and "/." not in path
 
 
 def shown(path: str) -> str:
@@ -58,18 +72,22 @@ def test_folder(first_level: Collection[str]) -> str | None:
     return next((name for name in ("test", "val") if name in first_level), None)
 
 
-def first_level_labels(paths: Sequence[str]) -> tuple[np.ndarray | None, list[str] | None]:
+def first_level_labels(paths: Iterable[str]) -> tuple[np.ndarray | None, list[str] | None]:
     """Label each path with its first-level folder.
 
     Returns:
         Labels int64 [N], and the sorted names that they index; (None, None) if any path lies in no folder.
     """
-    if not all("/" in path for path in paths):
-        return None, None
-    folders = [path.partition("/")[0] for path in paths]
-    classes = sorted(set(folders))
-    number = {folder: label for label, folder in enumerate(classes)}
-    return np.array([number[folder] for folder in folders], np.int64), [shown(folder) for folder in classes]
+    met: dict[str, int] = {}
+    labels = []
+    for path in paths:
+        folder, slash, _ = path.partition("/")
+        if not slash:
+            return None, None
+        labels.append(met.setdefault(folder, len(met)))
+    classes = sorted(met)
+    label_of = np.argsort([met[folder] for folder in classes])  # of the folder met first, second, ...: its label
+    return label_of[labels], [shown(folder) for folder in classes]
 
 
 def without_common_folders(paths: Sequence[str]) -> list[str]:

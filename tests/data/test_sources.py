@@ -169,7 +169,7 @@ def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:
 def test_paths_are_given_back_as_they_came() -> None:
     paths = ["a/1.png", "", "ä/\udcff.png"]
     kept = Paths.of(paths)
-    assert [kept[index] for index in range(len(kept))] == paths
+    assert [kept[index] for index in range(len(kept))] == list(kept) == paths
 
 
 # Tar files
