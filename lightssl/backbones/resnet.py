@@ -15,11 +15,18 @@ class _ResNet(Backbone):
     Args:
         stem: ``"small"`` replaces the 7x7 stride-2 convolution and the max-pool by one 3x3 convolution, as SimCLR does
             for CIFAR-10.
+        init: ``"near_linear"`` begins every batch norm with bias 1, largely in the linear range of the ReLU after it.
+            Two views of an image then still look alike at the start, which short runs need.
     """
 
     _make: ClassVar[Callable[[], ResNet]]
 
-    def __init__(self, *, stem: Literal["standard", "small"] = "standard") -> None:
+    def __init__(
+        self,
+        *,
+        stem: Literal["standard", "small"] = "standard",
+        init: Literal["torchvision", "near_linear"] = "torchvision",
+    ) -> None:
         super().__init__()
         network = type(self)._make()
         self.feature_width = network.fc.in_features
@@ -30,6 +37,10 @@ class _ResNet(Backbone):
             nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
             network.maxpool = nn.Identity()
             finest = 1
+        if init == "near_linear":
+            for module in network.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    nn.init.ones_(module.bias)
         self.network = network
         self.stages = tuple(Stage(self.feature_width // 2 ** (3 - i), finest * 2**i) for i in range(4))
 

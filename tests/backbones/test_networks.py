@@ -13,6 +13,7 @@ from lightssl.backbones import BACKBONES
 from lightssl.backbones.base import Backbone
 from lightssl.backbones.batchnorm import estimate_batch_norm
 from lightssl.backbones.mobilenetv2 import MobileNetV2
+from lightssl.backbones.resnet import ResNet18
 
 CONVOLUTIONAL = [
     *(("mobilenetv2", {"width": width, "stem": stem}) for width, stem in ((0.25, "standard"), (1.4, "small"))),
@@ -113,12 +114,13 @@ def test_a_backbone_can_be_laid_out_without_memory(name: str, options: dict[str,
     assert all(tensor.is_meta for tensor in backbone.state_dict().values())
 
 
-def test_a_near_linear_start_keeps_views_of_one_image_alike() -> None:
+@pytest.mark.parametrize("make", [MobileNetV2, ResNet18])
+def test_a_near_linear_start_keeps_views_of_one_image_alike(make: Callable[..., Backbone]) -> None:
     """Under batch statistics, a slightly changed image must stay nearer to itself than to other images."""
 
     def similarity(init: str) -> float:
         torch.manual_seed(0)
-        network = MobileNetV2(init=init)  # type: ignore[arg-type]
+        network = make(init=init)
         images = torch.nn.functional.interpolate(torch.randn(32, 3, 4, 4), size=32, mode="bilinear")
         changed = images + 0.1 * torch.randn_like(images)
         estimate_batch_norm(network, [torch.cat([images, changed])])
