@@ -33,7 +33,7 @@ class Batch:
     views: "list[Tensor]"  # one uint8 [V, B, H, W, 3] a resolution: the global views first, then the local ones
     indices: "Tensor"  # int64 [B], position of each image in its source
     bad: list[BadImage] = field(default_factory=list)  # met while this batch was made, replaced by other images
-    # What is left for the device to do with each of ``views``, float32 [V, B, 11] on the host; empty if nothing is.
+    # What is left for the device to do with each of ``views``, float32 [V, B, 16] on the host; empty if nothing is.
     left_to_do: "list[Tensor]" = field(default_factory=list)
 
     def pin_memory(self) -> "Batch":

@@ -344,7 +344,7 @@ class _Slots(Sampler[tuple[int, list[tuple[int, int]]]]):
 class ViewBatches(Dataset[Any]):
     """Asked for the (epoch, index) pairs of a step, makes their views in a buffer, and answers with all the rest.
 
-    That is (slot of the buffer, positions of the images in the source, bad images met, float32 [B, V, 11] of
+    That is (slot of the buffer, positions of the images in the source, bad images met, float32 [B, V, 16] of
     :meth:`MakeViews.left_to_do` or nothing).
     """
 

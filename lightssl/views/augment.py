@@ -4,18 +4,15 @@ Each view's probabilities follow its role: the first global view, the other glob
 here is applied in :mod:`lightssl.views.pixels`. The two are apart so that reading a recipe imports no image library.
 """
 
-from itertools import permutations
 from typing import Annotated, Literal, NamedTuple, Self
 
 from annotated_types import Interval
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from lightssl.types import NonNegative, Positive, Share
-from lightssl.views.chance import Numbers, below, between
+from lightssl.views.chance import Numbers, between
 
 Role = Literal["global_1", "global_2", "local"]
-
-JitterOperation = Literal["brightness", "contrast", "saturation", "hue"]
 
 
 class ByRole(BaseModel):
@@ -29,7 +26,11 @@ class ByRole(BaseModel):
 
 
 class Jitter(BaseModel):
-    """Colour jitter as torchvision's ColorJitter: factors from U(1 - x, 1 + x), the hue moved by U(-hue, hue) turns."""
+    """Colour jitter as torchvision's ColorJitter: factors from U(1 - x, 1 + x), the hue moved by U(-hue, hue) turns.
+
+    torchvision applies the four in random order. Here all are linear in the colour, and the order hardly matters: see
+    :func:`lightssl.views.pixels.colour_map`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -65,13 +66,16 @@ class Solarize(BaseModel):
 
 
 class Drawn(NamedTuple):
-    """What was drawn for one view, in the order in which it is applied."""
+    """What was drawn for one view, in the order in which it is applied. The defaults leave it as it is."""
 
-    flip: bool
-    jitter: tuple[tuple[JitterOperation, float], ...]  # each operation and its factor; empty: left alone
-    grey: bool
-    blur: float | None  # sigma in pixels
-    solarize: int | None  # threshold
+    flip: bool = False
+    hue: float = 0.0  # turns
+    saturation: float = 1.0  # share of each colour; the rest is its grey
+    contrast: float = 1.0  # share of each colour; the rest is the grey of the mean colour
+    brightness: float = 1.0  # factor
+    grey: bool = False
+    blur: float | None = None  # sigma in pixels
+    solarize: int | None = None  # threshold
 
 
 class Augmentations(BaseModel):
@@ -87,26 +91,21 @@ class Augmentations(BaseModel):
 
     def sample(self, numbers: Numbers, role: Role) -> Drawn:
         """Draw the augmentations of one view in this role."""
-        return Drawn(
+        jitter = self.jitter
+        drawn = Drawn(
             flip=next(numbers) < self.flip,
-            jitter=self._sample_jitter(numbers) if next(numbers) < self.jitter.probability else (),
             grey=next(numbers) < self.grey,
             blur=between(numbers, *self.blur.sigma) if next(numbers) < getattr(self.blur.probability, role) else None,
             solarize=self.solarize.threshold if next(numbers) < getattr(self.solarize.probability, role) else None,
         )
-
-    def _sample_jitter(self, numbers: Numbers) -> tuple[tuple[JitterOperation, float], ...]:
-        jitter = self.jitter
-        operations: tuple[tuple[JitterOperation, float], ...] = (
-            ("brightness", _factor(numbers, jitter.brightness)),
-            ("contrast", _factor(numbers, jitter.contrast)),
-            ("saturation", _factor(numbers, jitter.saturation)),
-            ("hue", between(numbers, -jitter.hue, jitter.hue)),
+        if next(numbers) >= jitter.probability:
+            return drawn
+        return drawn._replace(
+            hue=between(numbers, -jitter.hue, jitter.hue),
+            saturation=_factor(numbers, jitter.saturation),
+            contrast=_factor(numbers, jitter.contrast),
+            brightness=_factor(numbers, jitter.brightness),
         )
-        return tuple(operations[position] for position in _ORDERS[below(numbers, len(_ORDERS))])
-
-
-_ORDERS = tuple(permutations(range(4)))
 
 
 def _factor(numbers: Numbers, spread: float) -> float:

@@ -12,27 +12,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightssl.views.augment import Drawn
+from lightssl.views.pixels import LUMA, colour_map
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _NEVER = 256.0  # a threshold that no level reaches
-_MIXING = ("brightness", "contrast", "saturation")
-COLUMNS = ("flip", *_MIXING, "hue", *(f"{name} after hue" for name in _MIXING), "grey", "blur", "solarize")
+_COLUMNS = (1, 9, 3, 1, 1, 1)  # flip; matrix and what the mean adds, of colour_map; grey; blur; solarize
 
 
 def as_row(drawn: Drawn) -> list[float]:
-    """Write what was drawn for one view as numbers, one for each of :data:`COLUMNS`."""
-    numbers = dict.fromkeys(COLUMNS, 1.0) | {
-        "flip": float(drawn.flip),
-        "hue": 0.0,
-        "grey": float(drawn.grey),
-        "blur": drawn.blur or 0.0,
-        "solarize": _NEVER if drawn.solarize is None else float(drawn.solarize),
-    }
-    hue_is_turned = False
-    for operation, factor in drawn.jitter:
-        numbers[f"{operation} after hue" if hue_is_turned else operation] = factor
-        hue_is_turned |= operation == "hue"
-    return [numbers[column] for column in COLUMNS]
+    """Write what was drawn for one view as 16 numbers, for :func:`apply_batch`."""
+    matrix, from_mean = colour_map(drawn)
+    threshold = _NEVER if drawn.solarize is None else float(drawn.solarize)
+    colour = [*matrix.ravel().tolist(), *from_mean.tolist()]
+    return [float(drawn.flip), *colour, float(drawn.grey), drawn.blur or 0.0, threshold]
 
 
 def apply_batch(views: Tensor, rows: Tensor) -> Tensor:
@@ -40,7 +31,7 @@ def apply_batch(views: Tensor, rows: Tensor) -> Tensor:
 
     Args:
         views: uint8 [V, B, S, S, 3] RGB, on any device.
-        rows: float32 [V, B, 11] of :func:`as_row`, on the host: which views an operation leaves alone is then known
+        rows: float32 [V, B, 16] of :func:`as_row`, on the host: which views an operation leaves alone is then known
             without waiting for the device.
 
     Returns:
@@ -52,7 +43,7 @@ def apply_batch(views: Tensor, rows: Tensor) -> Tensor:
 
 def _apply(images: Tensor, rows: Tensor) -> Tensor:
     """Apply the operations to float images [B, S, S, 3], in place where that saves memory, in the published order."""
-    column = dict(zip(COLUMNS, rows.unbind(dim=1), strict=True))
+    flip, matrix, from_mean, grey, sigma, threshold = rows.split(_COLUMNS, dim=1)
 
     def change(chosen: Tensor, operation: Callable[..., Tensor], *arguments: Tensor) -> None:
         if chosen.any():
@@ -61,51 +52,21 @@ def _apply(images: Tensor, rows: Tensor) -> Tensor:
             where = where.to(images.device, non_blocking=True)
             images[where] = operation(images[where], *moved)
 
-    change(column["flip"] > 0, lambda chosen: chosen.flip(2))
-    before, after = ([column[f"{name}{suffix}"] for name in _MIXING] for suffix in ("", " after hue"))
-    change(_any_but(1, before), _mix_colours, *before)
-    change(column["hue"] != 0, _turn_hue, column["hue"])
-    change(_any_but(1, after), _mix_colours, *after)
-    change(column["grey"] > 0, lambda chosen: _grey(chosen).expand_as(chosen))
-    change(column["blur"] > 0, _blur, column["blur"])
-    change(column["solarize"] < _NEVER, _solarize, column["solarize"])
+    change(flip[:, 0] > 0, lambda chosen: chosen.flip(2))
+    change((matrix != torch.eye(3).flatten()).any(dim=1), _map_colours, matrix.unflatten(1, (3, 3)), from_mean)
+    change(grey[:, 0] > 0, _grey)
+    change(sigma[:, 0] > 0, _blur, sigma)
+    change(threshold[:, 0] < _NEVER, _solarize, threshold)
     return images
 
 
-def _any_but(neutral: float, columns: list[Tensor]) -> Tensor:
-    return (torch.stack(columns) != neutral).any(dim=0)
+def _map_colours(images: Tensor, matrix: Tensor, from_mean: Tensor) -> Tensor:
+    added = (images.mean(dim=(1, 2)) * from_mean).sum(dim=1)
+    return (torch.einsum("bhwi,boi->bhwo", images, matrix) + added[:, None, None, None]).clamp_(0, 255)
 
 
 def _grey(images: Tensor) -> Tensor:
-    return (images * images.new_tensor(_LUMA)).sum(dim=-1, keepdim=True)
-
-
-def _each(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
-
-
-def _mix_colours(images: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor) -> Tensor:
-    grey = _grey(images)
-    mixed = torch.lerp(grey, images, _each(saturation))
-    return (_each(brightness) * torch.lerp(grey.mean(dim=(1, 2), keepdim=True), mixed, _each(contrast))).clamp_(0, 255)
-
-
-def _turn_hue(images: Tensor, turns: Tensor) -> Tensor:
-    """Move the hue, keeping what HSV calls saturation and value."""
-    red, green, blue = images.unbind(dim=-1)
-    value, lowest = images.amax(dim=-1), images.amin(dim=-1)
-    chroma = value - lowest
-    safe = chroma.clamp(min=1e-6)
-    # In sixths of a turn from red, by which of the three is the largest.
-    hue = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, (blue - red) / safe + 2, (red - green) / safe + 4),
-    )
-    hue = hue + 6 * turns[:, None, None]
-    # Each channel falls from the value to the lowest level as the hue goes away from it.
-    distance = torch.stack([hue + 5, hue + 3, hue + 1], dim=-1).remainder(6)
-    return value[..., None] - chroma[..., None] * torch.minimum(distance, 4 - distance).clamp(0, 1)
+    return (images * images.new_tensor(LUMA)).sum(dim=-1, keepdim=True).expand_as(images)
 
 
 def _blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -113,7 +74,7 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
     count, size = images.shape[:2]
     radius = ceil(3 * sigma.max().item())
     x = torch.arange(-radius, radius + 1, device=images.device)
-    kernels = torch.exp(-0.5 * (x / sigma[:, None]) ** 2)
+    kernels = torch.exp(-0.5 * (x / sigma) ** 2)
     kernels = (kernels / kernels.sum(dim=1, keepdim=True)).repeat_interleave(3, dim=0)[:, None]  # [3 B, 1, 2 r + 1]
     planes = images.movedim(-1, 1).reshape(1, 3 * count, size, size)
     planes = F.pad(planes, (radius,) * 4, mode="replicate")
@@ -123,4 +84,4 @@ def _blur(images: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    return torch.where(images >= _each(threshold) - 0.5, 255 - images, images)
+    return torch.where(images >= threshold[:, None, None] - 0.5, 255 - images, images)

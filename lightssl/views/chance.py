@@ -6,7 +6,7 @@ import numpy as np
 
 Numbers = Iterator[float]  # independent, from U(0, 1)
 
-_A_VIEW = 64  # numbers at hand for one view: flip, colour and blur take up to 11, a crop 40
+_A_VIEW = 64  # numbers at hand for one view: flip, colour and blur take up to 10, a crop 40
 
 
 def view_numbers(seed: int, epoch: int, index: int, views: int) -> list[Numbers]:

@@ -1,8 +1,7 @@
 """The pixel arithmetic of the augmentations: OpenCV's, and albumentations' where it is as fast."""
 
 import os
-from itertools import groupby
-from math import ceil
+from math import ceil, cos, pi, sin, sqrt
 from typing import cast
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # on import it would ask a server for its newest version
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 
 from lightssl.views.augment import Drawn
 
-_LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's and torchvision's grey
-_DIAGONAL = np.diag_indices(3)
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's and torchvision's grey
+_UNCHANGED, _NOTHING = np.eye(3), np.zeros(3)
 _ROUNDS_DOWN = 0.5  # Pillow and torchvision cut fractions off where OpenCV rounds
 _BLURS_FROM = 0.25  # pixels; below, the kernel's neighbours weigh less than a thousandth, and no level changes
 
@@ -26,9 +25,10 @@ def apply(image: NDArray[np.uint8], drawn: Drawn) -> NDArray[np.uint8]:
     view: MatLike = image
     if drawn.flip:
         view = cv2.flip(view, 1)
-    for is_hue, operations in groupby(drawn.jitter, key=lambda operation: operation[0] == "hue"):
-        factors = dict(operations)
-        view = _turn_hue(view, **factors) if is_hue else _mix_colours(view, **factors)
+    matrix, from_mean = colour_map(drawn)
+    if matrix is not _UNCHANGED:
+        offset = from_mean @ cv2.mean(view)[:3] - _ROUNDS_DOWN
+        view = cv2.transform(view, np.column_stack([matrix, [offset] * 3]).astype(np.float32))
     if drawn.grey:
         view = cv2.cvtColor(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if drawn.blur is not None and drawn.blur > _BLURS_FROM:
@@ -39,25 +39,31 @@ def apply(image: NDArray[np.uint8], drawn: Drawn) -> NDArray[np.uint8]:
     return cast("NDArray[np.uint8]", view)
 
 
-def _mix_colours(view: MatLike, brightness: float = 1.0, contrast: float = 1.0, saturation: float = 1.0) -> MatLike:
-    """Apply what maps colours linearly as one matrix.
+def colour_map(drawn: Drawn) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return hue, saturation, contrast and brightness of a view as one linear map.
 
-    Contrast blends with the grey of the mean colour, saturation with each pixel's own. As neither changes the mean
-    grey, the three may come in any order. What leaves 0..255 is clipped once, where torchvision clips after each.
+    Saturation blends a colour with its grey, contrast with the grey of the mean colour. The hue is turned about the
+    grey axis of the RGB cube, which keeps the sum of red, green and blue, where torchvision's HSV keeps the largest of
+    them. What leaves 0..255 is clipped once, where torchvision clips after each operation.
+
+    Returns:
+        [3, 3], from a colour to the new one; and [3], from the view's mean colour to what is added to every channel.
     """
-    grey = float(_LUMA @ cv2.mean(view)[:3])
-    matrix = np.empty((3, 4), np.float32)
-    matrix[:, :3] = brightness * contrast * (1 - saturation) * _LUMA
-    matrix[_DIAGONAL] += brightness * contrast * saturation
-    matrix[:, 3] = brightness * (1 - contrast) * grey - _ROUNDS_DOWN
-    return cv2.transform(view, matrix)
-
-
-def _turn_hue(view: MatLike, hue: float) -> MatLike:
-    """Move the hue by so many turns; it wraps around at 256 as bytes do."""
-    hsv = cv2.cvtColor(view, cv2.COLOR_RGB2HSV_FULL)
-    hsv[..., 0] += np.uint8(round(256 * hue) % 256)
-    return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB_FULL, dst=hsv)
+    if (drawn.hue, drawn.saturation, drawn.contrast, drawn.brightness) == (0.0, 1.0, 1.0, 1.0):
+        return _UNCHANGED, _NOTHING
+    angle = 2 * pi * drawn.hue
+    across, along = sin(angle) / sqrt(3), (1 - cos(angle)) / 3
+    stays = cos(angle) + along
+    turned = np.array(
+        [
+            [stays, along - across, along + across],
+            [along + across, stays, along - across],
+            [along - across, along + across, stays],
+        ]
+    )
+    grey = LUMA @ turned
+    mixed = drawn.saturation * turned + (1 - drawn.saturation) * grey
+    return drawn.brightness * drawn.contrast * mixed, drawn.brightness * (1 - drawn.contrast) * grey
 
 
 def _blur(view: MatLike, sigma: float) -> MatLike:
