@@ -66,24 +66,6 @@ def gather_with_gradient(value: Tensor) -> Tensor:
     return gathered
 
 
-def sum_with_gradient(value: Tensor) -> Tensor:
-    """Add a tensor up over all processes; its gradient is the sum of theirs."""
-    if world_size() == 1:
-        return value
-    total: Tensor = _Sum.apply(value)
-    return total
-
-
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return sum_over_processes(value)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return sum_over_processes(gradient)
-
-
 class _Gather(torch.autograd.Function):
     # Over gloo, torch.distributed.nn's all_gather scrambles gradients that are not contiguous.
 

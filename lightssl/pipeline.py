@@ -164,6 +164,7 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
         seed=options.seed,
         bad_images=bad_images,
         max_bad_share=recipe.data.max_bad_share,
+        compile=options.compile,
         labels=labels,
         monitor=_monitor(recipe, data, source) if plan.monitor_every and fabric.is_global_zero else None,
     )

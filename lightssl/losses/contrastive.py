@@ -33,8 +33,7 @@ def info_nce(
         positive = torch.einsum("vbd,bd->vb", queries.float(), keys.detach().float()) / temperature
         negative = torch.einsum("vbd,kd->vbk", queries.float(), queue.float()) / temperature
     terms = (torch.logaddexp(positive, negative.logsumexp(dim=-1)) - positive).mean(dim=1)
-    is_global = torch.arange(len(terms), device=terms.device) < global_views
-    return balanced_mean(terms, is_global, weights)
+    return balanced_mean(terms[:global_views], terms[global_views:], weights)
 
 
 def nt_xent(embeddings: Tensor, *, global_views: int, temperature: float = 0.5, weights: tuple[float, float]) -> Tensor:

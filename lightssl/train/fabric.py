@@ -25,7 +25,7 @@ def make_fabric(precision: str = "auto") -> Fabric:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     # Buffers are not broadcast: batch norm is synchronised, and the method keeps its own equal on all processes.
-    strategy = DDPStrategy(broadcast_buffers=False) if processes > 1 else "auto"
+    strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if processes > 1 else "auto"
     fabric = Fabric(
         devices=per_machine,
         num_nodes=processes // per_machine,

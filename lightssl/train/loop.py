@@ -21,6 +21,8 @@ from lightssl.images import normalise
 from lightssl.methods.base import Method
 from lightssl.runs import Run
 from lightssl.train.batchnorm import synchronise_batch_norm
+from lightssl.train.compiling import compile_backbones
+from lightssl.train.layers import save_time_and_memory
 from lightssl.train.log import MetricsLog
 from lightssl.train.schedule import Schedule
 from lightssl.types import Batch, Clock, StepOutput
@@ -76,6 +78,7 @@ class Trainer:
         mean: Of each colour channel, to normalise images.
         std: Of each colour channel, to normalise images.
         seed: Seeds what a method draws at random, together with the step and the process.
+        compile: Let ``torch.compile`` make the backbones' kernels.
         bad_images: Tally of unusable images.
         max_bad_share: Largest share of unusable images that is put up with.
         labels: int64 [N], of all images, if the method has a probe to train on them.
@@ -98,10 +101,15 @@ class Trainer:
         seed: int,
         bad_images: BadImages,
         max_bad_share: float,
+        compile: bool = False,
         labels: Tensor | None = None,
         monitor: Callable[[nn.Module], Mapping[str, float]] | None = None,
     ) -> None:
         synchronise_batch_norm(method, fabric.device)
+        if compile:
+            compile_backbones(method, fabric.device)
+        else:
+            save_time_and_memory(method, fabric.device)
         self.method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.wrapped = fabric.setup_module(method)
         self.optimizer = optimizer
@@ -114,7 +122,7 @@ class Trainer:
         self.mean, self.std = mean, std
         self.seed = seed
         self.bad_images, self.max_bad_share = bad_images, max_bad_share
-        self.labels = labels
+        self.labels = labels.to(fabric.device) if labels is not None else None
         self.monitor = monitor
         self.step = 0  # steps done
 
@@ -160,7 +168,7 @@ class Trainer:
             for batch in batches:
                 clock = self.plan.clock(self.step)
                 rate, decay = self.schedule.apply(self.optimizer, clock)
-                output = self._train_step(batch, clock)
+                output = self.train_step(batch, clock)
                 interval.losses.append(output.loss.detach())
                 self.bad_images.add(batch.bad, seen=len(batch.indices))
                 self.step += 1
@@ -183,16 +191,21 @@ class Trainer:
                     break
         return self.step >= self.plan.total_steps
 
-    def _train_step(self, batch: Batch, clock: Clock) -> StepOutput:
+    def train_step(self, batch: Batch, clock: Clock) -> StepOutput:
+        """Train on one batch, with the learning rate and weight decay that the optimiser has.
+
+        On an accelerator nothing here waits for it, so that the host can prepare the next step.
+        """
         # What a method draws depends on the step alone, so a resumed run draws the same.
         torch.manual_seed(hash((self.seed, clock.step, self.fabric.global_rank)))
+        self._stepper.zero_grad(set_to_none=True)  # before the forward: the activations take their place
         groups = [group.to(self.fabric.device, non_blocking=True) for group in batch.views]
         if batch.left_to_do:
             groups = [apply_batch(group, rows) for group, rows in zip(groups, batch.left_to_do, strict=True)]
         views = [normalise(group, self.mean, self.std) for group in groups]
-        labels = None if self.labels is None else self.labels[batch.indices].to(self.fabric.device)
+        indices = batch.indices.to(self.fabric.device, non_blocking=True)
+        labels = None if self.labels is None else self.labels[indices]
         output: StepOutput = self.wrapped(views, clock, labels)
-        self._stepper.zero_grad(set_to_none=True)
         self.fabric.backward(output.loss if output.probe_loss is None else output.loss + output.probe_loss)
         self.method.after_backward(clock)
         self._stepper.step()

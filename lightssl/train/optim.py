@@ -71,10 +71,7 @@ class LARS(Optimizer):
                 gradients = list(torch._foreach_add(gradients, parameters, alpha=group["weight_decay"]))
             if group["adapt"]:
                 gradients = list(torch._foreach_mul(gradients, _trust_ratios(parameters, gradients, group["trust"])))
-            for parameter in parameters:
-                if "momentum_buffer" not in self.state[parameter]:
-                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-            buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+            buffers = _momentum_buffers(self, parameters)
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_add_(buffers, gradients)
             torch._foreach_add_(parameters, buffers, alpha=-group["lr"])
@@ -86,6 +83,34 @@ def _trust_ratios(parameters: list[Tensor], gradients: list[Tensor], trust: floa
     return torch.where(scalable, trust * p_norms / g_norms, 1.0).unbind()
 
 
+class FusedSGD(SGD):
+    """torch's SGD with its fused kernel: one pass over the parameters instead of one for each operation.
+
+    The kernel takes momentum of all parameters of a group or of none. A parameter that gets its first gradient later
+    than others, as frozen prototypes do, therefore begins with a momentum of zero, which gives the same result.
+    """
+
+    def __init__(self, groups: Groups, *, momentum: float, nesterov: bool) -> None:
+        super().__init__(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Update all parameters that have a gradient."""
+        for group in self.param_groups:
+            if group["momentum"]:
+                _momentum_buffers(self, [p for p in group["params"] if p.grad is not None])
+        return super().step(closure)
+
+
+def _momentum_buffers(optimizer: Optimizer, parameters: list[nn.Parameter]) -> list[Tensor]:
+    """Return the momentum of each parameter, zero at first."""
+    states = [optimizer.state[parameter] for parameter in parameters]
+    for parameter, state in zip(parameters, states, strict=True):
+        if "momentum_buffer" not in state:
+            state["momentum_buffer"] = torch.zeros_like(parameter)
+    return [state["momentum_buffer"] for state in states]
+
+
 def lars(groups: Groups, *, momentum: Share = 0.9, trust: Positive = 0.001) -> Optimizer:
     """LARS: see :class:`LARS`."""
     return LARS(groups, momentum=momentum, trust=trust)
@@ -93,9 +118,9 @@ def lars(groups: Groups, *, momentum: Share = 0.9, trust: Positive = 0.001) -> O
 
 def sgd(groups: Groups, *, momentum: Share = 0.9, nesterov: bool = False) -> Optimizer:
     """Stochastic gradient descent with momentum."""
-    return SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov)
+    return FusedSGD(groups, momentum=momentum, nesterov=nesterov)
 
 
 def adamw(groups: Groups, *, betas: tuple[Share, Share] = (0.9, 0.999), epsilon: Positive = 1e-8) -> Optimizer:
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101)."""
-    return AdamW(groups, lr=0.0, betas=betas, eps=epsilon)
+    return AdamW(groups, lr=0.0, betas=betas, eps=epsilon, fused=True)

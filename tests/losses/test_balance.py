@@ -42,8 +42,8 @@ def test_pair_weights_are_the_plain_mean_when_one_view_is_the_only_target(
     global_views: int, local_views: int, seed: int
 ) -> None:
     terms = random_terms(seed, global_views - 1 + local_views)
-    is_global = torch.arange(len(terms)) < global_views - 1
-    balanced = balanced_mean(terms, is_global, pair_weights(global_views, local_views))
+    to_global, to_local = terms[: global_views - 1], terms[global_views - 1 :]
+    balanced = balanced_mean(to_global, to_local, pair_weights(global_views, local_views))
     assert balanced.item() == pytest.approx(terms.double().mean().item(), rel=1e-6)
 
 

@@ -1,8 +1,14 @@
+import copy
+from collections.abc import Callable
+
+import pytest
 import torch
 from torch import nn
+from torch.optim import SGD, AdamW, Optimizer
 
 from lightssl.backbones.mobilenetv2 import MobileNetV2
-from lightssl.train.optim import LARS, parameter_groups
+from lightssl.train import OPTIMIZERS
+from lightssl.train.optim import LARS, adamw, parameter_groups, sgd
 
 
 def reference_step(p, g, mu, *, lr, wd, momentum, trust, adapt):  # type: ignore[no-untyped-def]
@@ -78,3 +84,62 @@ def test_frozen_parameters_are_in_no_group() -> None:
     layer = nn.Linear(2, 2)
     layer.weight.requires_grad_(False)
     assert [p for g in parameter_groups(layer) for p in g["params"]] == [layer.bias]
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_is_torchs_also_for_a_parameter_whose_first_gradient_comes_later(momentum: float, nesterov: bool) -> None:
+    follow_torchs(
+        lambda layers: sgd(parameter_groups(layers), momentum=momentum, nesterov=nesterov and momentum > 0),
+        lambda layers: SGD(layers.parameters(), momentum=momentum, nesterov=nesterov and momentum > 0, fused=False),
+    )
+
+
+def test_adamw_is_torchs_also_for_a_parameter_whose_first_gradient_comes_later() -> None:
+    follow_torchs(
+        lambda layers: adamw(parameter_groups(layers), betas=(0.9, 0.95)),
+        lambda layers: AdamW(layers.parameters(), betas=(0.9, 0.95), fused=False),
+    )
+
+
+def follow_torchs(ours: Callable[[nn.Module], Optimizer], theirs: Callable[[nn.Module], Optimizer]) -> None:
+    """Give both the same gradients for six steps, the last layer's from the third on."""
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False), nn.Linear(4, 4))
+    exact = copy.deepcopy(layers)
+    optimizers = [ours(layers), theirs(exact)]
+    for step in range(6):
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"], group["weight_decay"] = 0.1 / (step + 1), 0.05
+        for index, (parameter, twin) in enumerate(zip(layers.parameters(), exact.parameters(), strict=True)):
+            parameter.grad = torch.randn_like(parameter) if step >= 2 or index == 0 else None
+            twin.grad = parameter.grad
+        for optimizer in optimizers:
+            optimizer.step()
+        for parameter, twin in zip(layers.parameters(), exact.parameters(), strict=True):
+            torch.testing.assert_close(parameter, twin, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", list(OPTIMIZERS))
+def test_an_optimizer_goes_on_from_its_state_bit_for_bit(name: str) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    twin = copy.deepcopy(layers)
+    gradients = [[torch.randn_like(parameter) for parameter in layers.parameters()] for _ in range(6)]
+
+    def take(optimizer: Optimizer, network: nn.Module, steps: range) -> None:
+        for step in steps:
+            for group in optimizer.param_groups:
+                group["lr"], group["weight_decay"] = 0.1, 0.01
+            for parameter, gradient in zip(network.parameters(), gradients[step], strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+
+    whole, first, second = (OPTIMIZERS[name](parameter_groups(network)) for network in (layers, twin, twin))
+    take(whole, layers, range(6))
+    take(first, twin, range(3))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    take(second, twin, range(3, 6))
+    for parameter, other in zip(layers.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(parameter, other)
