@@ -167,8 +167,15 @@ def encoded(source: Source, index: int) -> bytes:
 def decoding(source: Source) -> MakeBatch:
     """Decoding alone, which no pipeline can do without."""
     from lightssl.data.decode import decode
+    from lightssl.train.host import prepare_host
 
-    return lambda indices: [decode(source.read(index)) for index in indices]
+    prepare_host()
+
+    def decode_all(indices: Sequence[int]) -> None:
+        for index in indices:
+            decode(source.read(index))
+
+    return decode_all
 
 
 PIPELINES = {"lightssl": lightssl, "LightlyTrain": lightly_train, "lightly": lightly, "decoding alone": decoding}

@@ -58,7 +58,7 @@ def draw(image: NDArray[np.uint8], box: Box, size: int) -> NDArray[np.uint8]:
     not alias. Torch has it for uint8 pixels, on average within a tenth of a level and several times as fast.
     """
     top, left, height, width = box
-    crop = image[top : top + height, left : left + width].copy()
+    crop = image[None, top : top + height, left : left + width].copy()
     # As a batch of one in channels_last, for which torch has the fast kernel.
-    view = interpolate(torch.from_numpy(crop)[None].movedim(-1, 1), (size, size), mode="bicubic", antialias=True)
-    return view[0].movedim(0, -1).numpy()
+    view = interpolate(torch.from_numpy(crop).permute(0, 3, 1, 2), (size, size), mode="bicubic", antialias=True)
+    return view.permute(0, 2, 3, 1).numpy()[0]

@@ -27,8 +27,9 @@ def apply(image: NDArray[np.uint8], drawn: Drawn) -> NDArray[np.uint8]:
         view = cv2.flip(view, 1)
     matrix, from_mean = colour_map(drawn)
     if matrix is not _UNCHANGED:
-        offset = from_mean @ cv2.mean(view)[:3] - _ROUNDS_DOWN
-        view = cv2.transform(view, np.column_stack([matrix, [offset] * 3]).astype(np.float32))
+        affine = np.empty((3, 4), np.float32)
+        affine[:, :3], affine[:, 3] = matrix, from_mean @ cv2.mean(view)[:3] - _ROUNDS_DOWN
+        view = cv2.transform(view, affine)
     if drawn.grey:
         view = cv2.cvtColor(cv2.cvtColor(view, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if drawn.blur is not None and drawn.blur > _BLURS_FROM:
