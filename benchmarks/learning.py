@@ -23,7 +23,7 @@ from lightssl.machine import describe_machine, versions
 from lightssl.runs import Run
 
 RESULTS = Path(__file__).parent / "results"
-COLOURS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#0891b2", "#dc2626", "#ca8a04", "#475569", "#db2777")
+COLOURS = ("#2563eb", "#ea580c", "#16a34a", "#9333ea", "#475569")  # of methods
 
 
 def main() -> None:
@@ -100,7 +100,8 @@ def describe(run: Run, tasks: list[str]) -> dict[str, Any]:
     for task in tasks:
         result = json.loads(run.evaluation_path(task).read_text(encoding="utf-8"))
         accuracies[task] = {row["network"]: row["top1"] for row in result["results"]}
-    return {**accuracies, "minutes": round(seconds / 60, 1), "curve": curve}
+    networks = {"backbone": recipe["backbone"]["name"], "method": recipe["method"]["name"]}
+    return {**networks, **accuracies, "minutes": round(seconds / 60, 1), "curve": curve}
 
 
 def gain(row: dict[str, Any], task: str) -> float:
@@ -127,22 +128,31 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw the learning curves, from the better random baseline of each run on."""
+    """Draw the learning curves, a panel for each backbone, from the better random baseline of each run on."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
-    for colour, recipe in zip(COLOURS, dict.fromkeys(row["recipe"] for row in rows), strict=False):
-        chosen = [row for row in rows if row["recipe"] == recipe]
-        for position, row in enumerate(chosen):
+    backbones = list(dict.fromkeys(row["backbone"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    width = 7.2 if len(backbones) == 1 else 3.6 * len(backbones)
+    figure, panels = plt.subplots(
+        1, len(backbones), figsize=(width, 3.8), sharey=True, squeeze=False, layout="constrained"
+    )
+    for axes, backbone in zip(panels[0], backbones, strict=True):
+        for row in [row for row in rows if row["backbone"] == backbone]:
             start = (0.0, row["knn"]["pre-trained"] - gain(row, "knn"))
             points = [start, *((point["images"] / 1000, point["knn_top1"]) for point in row["curve"])]
-            axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=recipe if position == 0 else None)
-    axes.set(xlabel="thousand images seen; at 0 the better random baseline", ylabel="kNN top-1, % of test images")
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=8)
+            colour = COLOURS[methods.index(row["method"])]
+            axes.plot(*zip(*points, strict=True), color=colour, marker=".")
+        axes.set_title(backbone)
+        axes.grid(alpha=0.3)
+    for colour, method in zip(COLOURS, methods, strict=False):
+        panels[0][0].plot([], [], color=colour, marker=".", label=method)
+    panels[0][0].legend(frameon=False, fontsize=8)
+    panels[0][0].set_ylabel("kNN top-1, % of test images")
+    figure.supxlabel("thousand images seen; at 0 the better random baseline", fontsize="medium")
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
