@@ -57,13 +57,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=BOTTLENECK, default=list(BOTTLENECK))
     parser.add_argument("--networks", nargs="+", choices=WIDTHS, default=list(WIDTHS))
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=15.0, help="of each side in each round")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8, help="of each side in each round, after two that warm up")
     parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
         step = SIDES[options.only](options.methods[0], options.networks[0])
-        print(json.dumps(measure(step, options.seconds)))
+        print(json.dumps(measure(step, options.steps)))
         return
     rows = []
     for network in options.networks:
@@ -78,7 +78,7 @@ def main() -> None:
                 "queue": QUEUE,
                 "measured": datetime.now(UTC).date().isoformat(),
                 "rounds": options.rounds,
-                "seconds": options.seconds,
+                "steps": options.steps,
                 "machine": describe_machine(),
                 "versions": versions() | {"lightly": metadata.version("lightly")},
                 "rows": rows,
@@ -94,7 +94,7 @@ def compare(method: str, network: str, options: argparse.Namespace) -> dict[str,
     found: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     for _ in range(options.rounds):
         for side in sides:
-            found[side].append(in_its_own_process(side, method, network, options.seconds))
+            found[side].append(in_its_own_process(side, method, network, options.steps))
             print(f"{network:12} {method:7} {side:20} {found[side][-1]}", flush=True)
 
     def ratio(side: str, figure: str) -> float:
@@ -119,9 +119,9 @@ def compare(method: str, network: str, options: argparse.Namespace) -> dict[str,
     }
 
 
-def in_its_own_process(side: str, method: str, network: str, seconds: float) -> dict[str, float]:
+def in_its_own_process(side: str, method: str, network: str, steps: int) -> dict[str, float]:
     """Time one side in a fresh process."""
-    command = [sys.executable, "-m", "benchmarks.training_step", "--only", side, "--seconds", str(seconds)]
+    command = [sys.executable, "-m", "benchmarks.training_step", "--only", side, "--steps", str(steps)]
     command += ["--methods", method, "--networks", network]
     env = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "LIGHTLY_DID_VERSION_CHECK": "True"}
     done = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
@@ -129,21 +129,20 @@ def in_its_own_process(side: str, method: str, network: str, seconds: float) -> 
     return found
 
 
-def measure(step: Step, seconds: float) -> dict[str, float]:
-    """Take steps until the time is over; two warm up."""
+def measure(step: Step, steps: int) -> dict[str, float]:
+    """Take steps; two warm up."""
     for _ in range(2):
         step()
-    done, started = 0, time.perf_counter()
-    while time.perf_counter() - started < seconds:
+    started = time.perf_counter()
+    for _ in range(steps):
         step()
-        done += BATCH
-    rate = done / (time.perf_counter() - started)
+    rate = steps * BATCH / (time.perf_counter() - started)
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS
     return {"images_per_s": rate, "peak_mib": kibibytes / (2**20 if sys.platform == "darwin" else 2**10)}
 
 
 def lightssl(method: str, network: str, *, precision: str) -> Step:
-    """lightssl's training step."""
+    """lightssl's training step; under torchrun, that of this process on its share of the batch."""
     # lightning-fabric imports it, 100 MiB, where it finds it: here lightly brought it, lightssl does not.
     sys.modules["torchmetrics"] = None  # type: ignore[assignment]
     import torch
@@ -173,11 +172,12 @@ def lightssl(method: str, network: str, *, precision: str) -> Step:
     )
     plan = Plan(10**6, steps_per_epoch=1000, batch_size=BATCH, log_every=10**6, checkpoint_every=10**6)
     optimizer = sgd(parameter_groups(built), momentum=MOMENTUM)
+    fabric = make_fabric(precision)
     trainer = Trainer(
         built,
         optimizer,
         Schedule(base_rate=RATE * 256 / BATCH),
-        fabric=make_fabric(precision),
+        fabric=fabric,
         run=Run(Path("unused")),
         recipe={},
         plan=plan,
@@ -188,10 +188,9 @@ def lightssl(method: str, network: str, *, precision: str) -> Step:
         max_bad_share=0.0,
     )
     built.train()
-    batch = Batch(
-        [torch.randint(256, (count, BATCH, size, size, 3), dtype=torch.uint8) for count, size in VIEWS],
-        torch.arange(BATCH),
-    )
+    images = BATCH // fabric.world_size
+    views = [torch.randint(256, (count, images, size, size, 3), dtype=torch.uint8) for count, size in VIEWS]
+    batch = Batch(views, torch.arange(images))
 
     def step() -> None:
         clock = plan.clock(trainer.step)
