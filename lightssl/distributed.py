@@ -1,10 +1,15 @@
 """What several processes compute together. With one process, everything here is the identity."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.futures import Future
+from torch.nn.parallel import DistributedDataParallel
+
+from lightssl.shared_memory import CAPACITY, SharedMemory, shared_memory
 
 
 def world_size() -> int:
@@ -38,6 +43,10 @@ def mean_over_processes(value: Tensor) -> Tensor:
 def _reduce(value: Tensor, operation: str) -> Tensor:
     if world_size() == 1:
         return value
+    memory = _memory_for(value)
+    if memory is not None:
+        parts = memory.gather(value)
+        return parts.sum(0) if operation == "SUM" else parts.amax(0)
     value = value.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(value, getattr(dist.ReduceOp, operation))
     return value
@@ -48,10 +57,57 @@ def gather(value: Tensor) -> Tensor:
     """Put the tensors [B, ...] of all processes after one another, [W * B, ...], without gradient."""
     if world_size() == 1:
         return value
+    memory = _memory_for(value)
+    if memory is not None:
+        return memory.gather(value).flatten(0, 1).clone()
     value = value.contiguous()
     parts = [torch.empty_like(value) for _ in range(world_size())]
     dist.all_gather(parts, value)
     return torch.cat(parts)
+
+
+def average_through_memory(wrapped: nn.Module) -> None:
+    """Let the processes of one machine average gradients through shared memory, if they train on the host.
+
+    Args:
+        wrapped: What lightning-fabric made of a network.
+    """
+    if world_size() == 1 or next(wrapped.parameters()).device.type != "cpu":
+        return
+    memory = _memory()
+    for module in wrapped.modules():
+        if memory is not None and isinstance(module, DistributedDataParallel):
+            module.register_comm_hook(memory, _average_bucket)
+
+
+def _average_bucket(memory: SharedMemory, bucket: dist.GradBucket) -> Future[Tensor]:
+    gradients = bucket.buffer()
+    for part in gradients.split(CAPACITY // gradients.itemsize):
+        first, *others = memory.gather(part)
+        part.copy_(first)
+        for other in others:  # in the same order everywhere; several times as fast as Tensor.mean(dim=0)
+            part.add_(other)
+        part.div_(world_size())
+    done: Future[Tensor] = Future()
+    done.set_result(gradients)
+    return done
+
+
+# Of the processes that train together now; None where they share no memory.
+_memories: "WeakKeyDictionary[dist.ProcessGroup, SharedMemory | None]" = WeakKeyDictionary()
+
+
+def _memory_for(value: Tensor) -> SharedMemory | None:
+    """The memory to exchange a tensor through: a small one on the host, of processes on one machine."""
+    small = value.device.type == "cpu" and value.numel() * value.itemsize <= CAPACITY
+    return _memory() if small else None
+
+
+def _memory() -> SharedMemory | None:
+    group = dist.distributed_c10d._get_default_group()
+    if group not in _memories:
+        _memories[group] = shared_memory()
+    return _memories[group]
 
 
 def gather_with_gradient(value: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ PACKAGE = Path(lightssl.__file__).parent
 # From the bottom up. Parts of one tier do not import each other; every part may import those of lower tiers.
 TIERS = [
     {"errors"},
-    {"registry", "units", "schedules", "resources", "files", "progress"},
+    {"registry", "units", "schedules", "resources", "files", "progress", "shared_memory"},
     {"types", "machine", "distributed", "images", "collapse"},
     {"checkpoint", "runs"},
     {"losses", "heads", "views", "data", "backbones"},

@@ -6,9 +6,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from lightssl import shared_memory
 from lightssl.distributed import (
+    average_through_memory,
     gather,
     gather_with_gradient,
     max_over_processes,
@@ -32,7 +35,9 @@ def loss_of(rank: int, gathered: Tensor) -> Tensor:
     return (factors * gathered.square()).sum()
 
 
-def work(rank: int, folder: str) -> None:
+def work(rank: int, folder: str, in_memory: bool) -> None:
+    if not in_memory:
+        shared_memory._IN_MEMORY = "/nonexistent"
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     assert (world_size(), process_rank()) == (2, rank)
     mine, both = part(rank), torch.stack([part(0), part(1)])
@@ -63,12 +68,25 @@ def work(rank: int, folder: str) -> None:
     gathered.backward(gradient.T.contiguous().T)
     torch.testing.assert_close(leaf.grad, alone.grad[3 * rank : 3 * rank + 3])
 
+    # Gradients of more than one bucket, and one larger than the memory.
+    network = nn.Sequential(nn.Linear(600, 700, bias=False), nn.Linear(700, 3))
+    wrapped = DistributedDataParallel(network, bucket_cap_mb=1)
+    average_through_memory(wrapped)
+    inputs = [torch.randn(4, 600, generator=torch.Generator().manual_seed(peer)) for peer in (0, 1)]
+    wrapped(inputs[rank]).square().mean().backward()
+    found = [parameter.grad.clone() for parameter in network.parameters()]
+    network.zero_grad()
+    network(torch.cat(inputs)).square().mean().backward()
+    for gradient, parameter in zip(found, network.parameters(), strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
+
     dist.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes(tmp_path: Path) -> None:
-    mp.spawn(work, args=(str(tmp_path),), nprocs=2)  # raises what a process raises
+@pytest.mark.parametrize("in_memory", [True, False], ids=["through memory", "through sockets"])
+def test_two_processes(tmp_path: Path, in_memory: bool) -> None:
+    mp.spawn(work, args=(str(tmp_path), in_memory), nprocs=2)  # raises what a process raises
 
 
 def test_alone_everything_is_the_identity() -> None:

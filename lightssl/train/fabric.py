@@ -4,10 +4,13 @@ The same code runs as one process, under ``torchrun`` and on several machines: t
 """
 
 import os
+from inspect import signature
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies import DDPStrategy
+from torch.nn.parallel import DistributedDataParallel
 
 from lightssl.errors import TrainingError
 from lightssl.machine import has_native_bf16
@@ -25,7 +28,9 @@ def make_fabric(precision: str = "auto") -> Fabric:
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     per_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     # Buffers are not broadcast: batch norm is synchronised, and the method keeps its own equal on all processes.
-    strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True) if processes > 1 else "auto"
+    names = ("forward_sync_buffers", "broadcast_buffers")  # the argument's, since torch 2.14 and before
+    apart: Any = {next(name for name in names if name in signature(DistributedDataParallel).parameters): False}
+    strategy = DDPStrategy(**apart, gradient_as_bucket_view=True) if processes > 1 else "auto"
     fabric = Fabric(
         devices=per_machine,
         num_nodes=processes // per_machine,

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lightssl.checkpoint import load_strictly, save_checkpoint
 from lightssl.collapse import effective_rank, feature_std
 from lightssl.data.loader import BadImages, clear_worker_errors
-from lightssl.distributed import mean_over_processes
+from lightssl.distributed import average_through_memory, mean_over_processes
 from lightssl.errors import TrainingError
 from lightssl.images import normalise
 from lightssl.methods.base import Method
@@ -112,6 +112,7 @@ class Trainer:
             save_time_and_memory(method, fabric.device)
         self.method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.wrapped = fabric.setup_module(method)
+        average_through_memory(self.wrapped)
         self.optimizer = optimizer
         self._stepper: Any = fabric.setup_optimizers(optimizer)  # the same, with loss scaling where precision needs it
         self.schedule = schedule
