@@ -18,6 +18,7 @@ from annotated_types import Ge
 from torch import nn
 
 from lightssl.deploy.latency import Conditions, Measurement
+from lightssl.deploy.native import build_native_runner
 from lightssl.deploy.runner import (
     SEED,
     describe_for_timing,
@@ -25,6 +26,7 @@ from lightssl.deploy.runner import (
     model_fields,
     read_answer,
     run_here,
+    runner_functions,
     runner_options,
     runner_path,
     threads_that_fit,
@@ -68,6 +70,7 @@ def bench_ssh(
     host: str,
     config: Path | None,
     python: str,
+    library: Path | None,
     folder: str,
     threads: Sequence[PositiveInt],
     batch: PositiveInt,
@@ -81,8 +84,9 @@ def bench_ssh(
     """Time an ONNX model on a board's CPU, once for each number of threads.
 
     The model and ``export/runner/run_onnx.py`` go into a fresh folder on the board, which the board removes itself,
-    also when the connection drops. A row says how far the board's output is from this machine's, and what the board
-    told of its clock and heat before and after.
+    also when the connection drops. Where the board's Python lacks onnxruntime, a C program takes its place that brings
+    all it needs along. A row says how far the board's output is from this machine's, and what the board told of its
+    clock and heat before and after.
 
     Args:
         model: ONNX file with one float32 image input.
@@ -90,6 +94,7 @@ def bench_ssh(
         host: As ssh takes it. Logging in must need no password.
         config: ssh configuration, instead of one's own.
         python: Python on the board, with numpy and onnxruntime.
+        library: ONNX Runtime's library for a board without, instead of the one of the version installed here.
         folder: Folder on the board to make the fresh one in.
         threads: Numbers of threads to time with. Those above the board's cores are left out with a warning.
         batch: Images in one run.
@@ -101,14 +106,15 @@ def bench_ssh(
 
     Raises:
         TargetError: There is no such file, ONNX Runtime refuses it here or there, the board cannot be reached, lacks
-            space or onnxruntime, does not answer, or no number of threads fits it; or the connection drops.
+            space, does not answer, or no number of threads fits it; the connection drops; or the board's Python has no
+            onnxruntime and no runner can be made for it here.
     """
     description = describe_for_timing(model)
     loop = {"warmup": warmup, "min_samples": min_samples, "min_seconds": min_seconds, "max_seconds": max_seconds}
     once = {"warmup": 0, "min_samples": 1, "min_seconds": 0, "max_seconds": 0}
-    expected = np.asarray(run_here(model, {"batch": batch, "seed": SEED, **once}, timeout=grace_seconds)["output"])
+    here = run_here(model, {"batch": batch, "seed": SEED, **once}, timeout=grace_seconds)
     rows = []
-    with _connect(host, config, folder, connect_seconds, grace_seconds) as board:
+    with TemporaryDirectory() as local, _connect(host, config, folder, connect_seconds, grace_seconds) as board:
         state = board.state()
         row = partial(
             Measurement,
@@ -119,19 +125,35 @@ def bench_ssh(
             **model_fields(description),
         )
         counts = threads_that_fit(threads, state.cores, f"on {host}")
-        board.require_onnxruntime(python)
-        board.copy({"run_onnx.py": runner_path(), "model.onnx": model})
+        if board.has_onnxruntime(python):
+            command = [python, "run_onnx.py", f"--seed={SEED}"]
+            files = {"run_onnx.py": runner_path()}
+        else:
+            try:
+                native = build_native_runner(state.machine, Path(local), library=library)
+            except TargetError as error:
+                raise TargetError(
+                    f"{python} on {host} has no onnxruntime, and no other runner can be made for it. {error.message}",
+                    f"Install onnxruntime there (pip install onnxruntime). {error.hint or ''}".strip(),
+                ) from error
+            images = Path(local, "input.bin")
+            runner_functions()["make_input"](here["input_shape"], batch=batch, seed=SEED).tofile(images)
+            command = [*native.command, "--input=input.bin"]
+            files = {**native.files, "input.bin": images}
+        board.copy({**files, "model.onnx": model})
         for count in counts:
-            options = runner_options({"threads": count, "batch": batch, "seed": SEED, **loop})
+            options = runner_options({"threads": count, "batch": batch, **loop})
             before = board.state().conditions
             answer = read_answer(
-                board.run_in_folder([python, "run_onnx.py", "model.onnx", *options], 2 * max_seconds + grace_seconds),
+                board.run_in_folder([*command, "model.onnx", *options], 2 * max_seconds + grace_seconds),
                 f"ONNX Runtime could not time {model} on {host}",
             )
             rows.append(
                 row(
                     **measured_fields(answer),
-                    max_error_vs_host=float(np.abs(np.asarray(answer["output"]) - expected).max()),
+                    max_error_vs_host=float(
+                        np.abs(np.subtract(answer["output"], here["output"], dtype=np.float32)).max()
+                    ),
                     conditions_before=before,
                     conditions_after=board.state().conditions,
                 )
@@ -209,14 +231,9 @@ class _Board:
                 "Free some space there, or name another place as `folder` in a profile of your own.",
             )
 
-    def require_onnxruntime(self, python: str) -> None:
-        """Raise TargetError unless that Python on the board can import what the runner needs."""
-        process = self.run(f"{shlex.quote(python)} -c 'import numpy, onnxruntime'", self.grace_seconds)
-        if process.returncode != 0:
-            raise TargetError(
-                f"{python} on {self.host} has no onnxruntime: {_last_line(process.stderr)}",
-                "Install it there: pip install onnxruntime. A Python of your own: `python` in a profile.",
-            )
+    def has_onnxruntime(self, python: str) -> bool:
+        """Whether there is such a Python on the board, and it can import what the runner needs."""
+        return self.run(f"{shlex.quote(python)} -c 'import numpy, onnxruntime'", self.grace_seconds).returncode == 0
 
     def state(self) -> _State:
         """Ask the board what it is and how it is."""

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import platform
 import shutil
 import signal
 import socket
@@ -169,6 +170,34 @@ def test_a_difference_from_the_host_is_told(model: Path, board: Board, monkeypat
 
     monkeypatch.setattr(ssh, "run_here", another)
     assert board.bench(model)[0].max_error_vs_host == pytest.approx(0.5)
+
+
+needs_compiler = pytest.mark.skipif(
+    not shutil.which("gcc") or platform.machine() not in ("x86_64", "aarch64"), reason="needs gcc for x86-64 or aarch64"
+)
+
+
+@needs_compiler
+def test_a_board_without_onnxruntime_gets_a_runner_that_needs_nothing(model: Path, board: Board) -> None:
+    (row,) = board.bench(model, python="none")
+    assert (row.kind, row.runtime, row.threads, row.samples) == ("measured", "onnxruntime", 1, 3)
+    assert row.max_error_vs_host == 0
+    assert any("./run_onnx --input=input.bin model.onnx" in command for command in board.commands())
+    assert list(board.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(("machine", "reason"), [("riscv64", "no runner for riscv64"), (None, "needs gcc")])
+def test_a_board_that_no_runner_can_be_made_for(
+    machine: str | None, reason: str, model: Path, board: Board, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if machine:
+        board.put_tool("uname", f"echo {machine}")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "ssh").symlink_to(str(shutil.which("ssh")))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # no compiler
+    with pytest.raises(TargetError, match=f"none on board has no onnxruntime, .* {reason}") as caught:
+        board.bench(model, python="none")
+    assert "pip install onnxruntime" in (caught.value.hint or "")
 
 
 def test_more_threads_than_the_board_has_cores(model: Path, board: Board) -> None:
