@@ -24,7 +24,7 @@ class Profile(BaseModel):
 
     about: str  # what the device is, for people
     target: str  # a name in TARGETS
-    argument: str | None = None  # the setting that VALUE in NAME:VALUE stands for
+    argument: str | None = None  # the setting that VALUE in NAME:VALUE stands for; optional if it has a value
     # Keyword arguments of the target's function, which says what each means.
     settings: Annotated[Mapping[str, Any], Field(default_factory=dict)]
 
@@ -74,7 +74,7 @@ def bench(
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))
     target = checked(TARGETS[profile.target])
     chosen = {**profile.settings, **(settings or {})}
-    if profile.argument and not chosen.get(profile.argument):
+    if profile.argument and chosen.get(profile.argument, "") == "":
         raise ConfigError(f"Which {profile.argument}?", f"--target {profile.target}:{profile.argument.upper()}")
     try:
         measurements: list[Measurement] = target(model, network=network, **chosen)

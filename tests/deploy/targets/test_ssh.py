@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lightssl.deploy import board as boards
 from lightssl.deploy.latency import Measurement
 from lightssl.deploy.profile import bench, load_profile
-from lightssl.deploy.targets import ssh
 from lightssl.errors import TargetError
 from lightssl.machine import usable_cores
 
@@ -162,13 +162,13 @@ def test_every_command_turns_the_telemetry_off_and_one_connection_serves_all(mod
 
 
 def test_a_difference_from_the_host_is_told(model: Path, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_here = ssh.run_here
+    run_here = boards.run_here
 
     def another(*arguments: Any, **named: Any) -> dict[str, Any]:
         answer = run_here(*arguments, **named)
         return answer | {"output": list(np.asarray(answer["output"]) + 0.5)}
 
-    monkeypatch.setattr(ssh, "run_here", another)
+    monkeypatch.setattr(boards, "run_here", another)
     assert board.bench(model)[0].max_error_vs_host == pytest.approx(0.5)
 
 
@@ -195,9 +195,8 @@ def test_a_board_that_no_runner_can_be_made_for(
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "ssh").symlink_to(str(shutil.which("ssh")))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))  # no compiler
-    with pytest.raises(TargetError, match=f"none on board has no onnxruntime, .* {reason}") as caught:
+    with pytest.raises(TargetError, match=f"board has no Python with onnxruntime, .* {reason}"):
         board.bench(model, python="none")
-    assert "pip install onnxruntime" in (caught.value.hint or "")
 
 
 def test_more_threads_than_the_board_has_cores(model: Path, board: Board) -> None:
