@@ -6,6 +6,7 @@ Each public function is one command. This is the one place where a recipe is tur
 takes plain, typed values.
 """
 
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -688,7 +689,7 @@ def bench(
 
     Args:
         models: ONNX files; by default the one of the latest run, which is then timed beside torch.
-        target: A device profile in ``export/targets``, or the path of one.
+        target: A device profile in ``export/targets``, with what it asks for after a colon, or the path of one.
         narrator: Told how it goes.
 
     Returns:
@@ -706,10 +707,14 @@ def bench(
             rows = [{"model": str(model), **asdict(measurement)} for measurement in measurements]
             if run is not None:
                 result = {"target": target, "machine": describe_machine(), "versions": versions(), "rows": rows}
-                write_json(run.bench_path(Path(target).stem), result)
+                write_json(run.bench_path(_as_file_name(target)), result)
             all_rows += rows
         bar(len(chosen))
     return all_rows
+
+
+def _as_file_name(target: str) -> str:
+    return Path(target).stem if Path(target).suffix in (".yaml", ".yml") else re.sub(r"[^\w.@-]+", "_", target)
 
 
 def _exported(run: Run) -> Path:

@@ -22,6 +22,15 @@ class Latency:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """What may slow a device down. None stands for what it does not tell."""
+
+    governor: str | None  # of the processor's clock; all of them, where cores differ
+    celsius: float | None  # of the hottest sensor
+    throttled: str | None  # what a Raspberry Pi says of its past and present: 0x0 for never
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement(Latency):
     """One model on one target with one setting. None stands for what the target cannot tell."""
 
@@ -41,6 +50,9 @@ class Measurement(Latency):
     memory_before_load_mib: float | None  # peak resident memory of the process, runtime loaded, model not
     peak_memory_mib: float | None  # peak resident memory of the process at the end
     max_error_vs_torch: float | None  # largest absolute difference of a feature from torch's, on the timed input
+    max_error_vs_host: float | None = None  # the same from ONNX Runtime's on the machine that asked, for another device
+    conditions_before: Conditions | None = None
+    conditions_after: Conditions | None = None
 
 
 def summarise(samples_ms: Sequence[float]) -> Latency:

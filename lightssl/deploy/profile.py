@@ -24,6 +24,7 @@ class Profile(BaseModel):
 
     about: str  # what the device is, for people
     target: str  # a name in TARGETS
+    argument: str | None = None  # the setting that VALUE in NAME:VALUE stands for; optional if it has a value
     # Keyword arguments of the target's function, which says what each means.
     settings: Annotated[Mapping[str, Any], Field(default_factory=dict)]
 
@@ -36,16 +37,23 @@ def profile_names() -> list[str]:
 def load_profile(name: str | Path) -> Profile:
     """Read a device profile: one that ships with lightssl, by name, or a YAML file of one's own, by path.
 
+    Some that ship need to be told what they are for, after a colon: ``ssh:HOST``.
+
     Raises:
         ConfigError: There is no such profile, or it is not well-formed; holds all problems found.
     """
-    path = _find(name)
+    path, value = _find(name)
     try:
-        return Profile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        profile = Profile.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"Cannot read the device profile {path}: {' '.join(str(error).split())}.") from error
     except ValidationError as error:
         raise ConfigError(f"The device profile {path} is wrong:", problems=_problems(error)) from error
+    if value is None:
+        return profile
+    if profile.argument is None:
+        raise ConfigError(f"The device profile {path.stem!r} takes nothing after its name.", f"--target {path.stem}")
+    return profile.model_copy(update={"settings": {**profile.settings, profile.argument: value}})
 
 
 def bench(
@@ -65,20 +73,25 @@ def bench(
     """
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))
     target = checked(TARGETS[profile.target])
+    chosen = {**profile.settings, **(settings or {})}
+    if profile.argument and chosen.get(profile.argument, "") == "":
+        raise ConfigError(f"Which {profile.argument}?", f"--target {profile.target}:{profile.argument.upper()}")
     try:
-        measurements: list[Measurement] = target(model, network=network, **{**profile.settings, **(settings or {})})
+        measurements: list[Measurement] = target(model, network=network, **chosen)
     except ValidationError as error:
         raise ConfigError(f"The settings of target {profile.target!r} are wrong:", problems=_problems(error)) from error
     return measurements
 
 
-def _find(name: str | Path) -> Path:
+def _find(name: str | Path) -> tuple[Path, str | None]:
+    """Return the profile's file, and what follows the colon in a name that has one."""
     if Path(name).suffix in (".yaml", ".yml"):
-        return Path(name)
-    if name in profile_names():
-        return resource("export", "targets", f"{name}.yaml")
-    hint = did_you_mean(str(name), profile_names()) or ""
-    raise ConfigError(f"Unknown device profile {str(name)!r}.", f"{hint} Known: {', '.join(profile_names())}.".strip())
+        return Path(name), None
+    known, colon, value = str(name).partition(":")
+    if known in profile_names():
+        return resource("export", "targets", f"{known}.yaml"), value if colon else None
+    hint = did_you_mean(known, profile_names()) or ""
+    raise ConfigError(f"Unknown device profile {known!r}.", f"{hint} Known: {', '.join(profile_names())}.".strip())
 
 
 def _problems(error: ValidationError) -> list[str]:

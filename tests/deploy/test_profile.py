@@ -24,6 +24,17 @@ def test_the_profiles_settings_reach_the_target_and_can_be_replaced(monkeypatch:
     assert bench(Path("m"), profile, settings={"threads": ["3"]}) == [Path("m"), None, [3], 1.0]
 
 
+def test_what_follows_a_colon_becomes_a_setting() -> None:
+    assert load_profile("ssh:pi@[fe80::1]").settings["host"] == "pi@[fe80::1]"
+    with pytest.raises(ConfigError, match="'cpu' takes nothing after its name"):
+        load_profile("cpu:2")
+    with pytest.raises(ConfigError, match="Did you mean 'ssh'"):
+        load_profile("shh:pi")
+    for name in ("ssh", "ssh:"):
+        with pytest.raises(ConfigError, match=r"Which host.*\n--target ssh:HOST"):
+            bench(Path("model.onnx"), load_profile(name))
+
+
 def test_all_wrong_settings_are_told_at_once() -> None:
     changes = {"threads": [1, 0], "warmup": "many", "thread": 1}
     with pytest.raises(ConfigError) as caught:

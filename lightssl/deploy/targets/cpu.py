@@ -1,12 +1,6 @@
 """The machine at hand: ONNX Runtime in a fresh process, with torch eager beside it."""
 
 import json
-import os
-import runpy
-import signal
-import subprocess
-import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,13 +14,19 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from lightssl.deploy.latency import Latency, Measurement, summarise
-from lightssl.deploy.onnx import ModelDescription, Normalised, describe_model, evaluation_copy
-from lightssl.errors import ExportError, TargetError
+from lightssl.deploy.onnx import ModelDescription, Normalised, evaluation_copy
+from lightssl.deploy.runner import (
+    SEED,
+    describe_for_timing,
+    measured_fields,
+    model_fields,
+    run_here,
+    runner_functions,
+    threads_that_fit,
+)
+from lightssl.errors import TargetError
 from lightssl.machine import cpu_name, usable_cores
-from lightssl.resources import resource
 from lightssl.types import NonNegative, Positive, PositiveInt
-
-SEED = 0  # of the input's values
 
 
 def bench_cpu(
@@ -62,38 +62,24 @@ def bench_cpu(
         TargetError: There is no such file, ONNX Runtime refuses it or is killed by it, no number of threads fits the
             machine, or ``network`` is not what is in the file.
     """
-    try:
-        description = describe_model(model)
-    except ExportError as error:
-        raise TargetError(error.message, error.hint) from error
-    counts = _that_fit(threads)
+    description = describe_for_timing(model)
+    counts = threads_that_fit(threads, usable_cores())
     loop = {"warmup": warmup, "min_samples": min_samples, "min_seconds": min_seconds, "max_seconds": max_seconds}
     row = partial(
         Measurement,
         kind="measured",
         device=cpu_name(),
         cores=usable_cores(),
-        precision=description.metadata.get("precision", "unknown"),
-        batch=batch,
-        model_sha256=description.sha256,
-        model_bytes=description.bytes,
+        **model_fields(description),
     )
     rows = []
     for count in counts:
         arguments = {"threads": count, "batch": batch, "seed": SEED, **loop}
-        timed = _run_onnx(model, arguments, timeout=2 * max_seconds + grace_seconds)
+        timed = run_here(model, arguments, timeout=2 * max_seconds + grace_seconds)
         reference = None if network is None else _Reference(network, description, timed["input_shape"])
         rows.append(
             row(
-                **asdict(summarise(timed["samples_ms"])),
-                runtime=timed["runtime"],
-                runtime_version=timed["runtime_version"],
-                provider=timed["provider"],
-                threads=count,
-                load_ms=timed["load_ms"],
-                first_run_ms=timed["first_run_ms"],
-                memory_before_load_mib=timed["memory_before_load_mib"],
-                peak_memory_mib=timed["peak_memory_mib"],
+                **measured_fields(timed),
                 max_error_vs_torch=None if reference is None else reference.error_of(timed),
             )
         )
@@ -106,6 +92,7 @@ def bench_cpu(
                     runtime_version=torch.__version__,
                     provider=f"CPU, {memory_format}",
                     threads=count,
+                    batch=batch,
                     load_ms=None,
                     first_run_ms=None,
                     memory_before_load_mib=None,
@@ -114,55 +101,6 @@ def bench_cpu(
                 )
             )
     return rows
-
-
-def _that_fit(threads: Sequence[int]) -> list[int]:
-    cores = usable_cores()
-    fitting = [count for count in threads if count <= cores]
-    if not fitting:
-        raise TargetError(
-            f"Cannot time with {', '.join(map(str, threads)) or 'no'} threads: {cores} cores can be used here.",
-            f"Ask for at most {cores}.",
-        )
-    if len(fitting) < len(threads):
-        left_out = ", ".join(str(count) for count in threads if count > cores)
-        warnings.warn(f"Not timed with {left_out} threads: {cores} cores can be used here.", stacklevel=3)
-    return fitting
-
-
-def _runner() -> Path:
-    return resource("export", "runner", "run_onnx.py")
-
-
-def _run_onnx(model: Path, arguments: Mapping[str, float], *, timeout: float) -> dict[str, Any]:
-    """Run the runner in a fresh process and return what it printed."""
-    options = [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
-    failed = f"ONNX Runtime could not time {model}"
-    try:
-        process = subprocess.run(
-            [sys.executable, str(_runner()), str(model.resolve()), *options],
-            env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise TargetError(
-            f"{failed}: no answer within {timeout:g} s.", "Raise grace_seconds, or take a smaller network."
-        ) from error
-    if process.returncode < 0:
-        raise TargetError(f"{failed}: its process was ended by {signal.Signals(-process.returncode).name}.")
-    if process.returncode > 0:
-        last_line = (process.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise TargetError(f"{failed}: {last_line}")
-    try:
-        result: dict[str, Any] = json.loads(process.stdout)
-    except json.JSONDecodeError as error:
-        raise TargetError(f"{failed}: its process printed something else than a result.") from error
-    return result
 
 
 class _Reference:
@@ -180,7 +118,7 @@ class _Reference:
             mean, std = (json.loads(description.metadata[name]) for name in ("mean", "std"))
             self._network = Normalised(self._network, mean, std)
         # The runner's own functions: the same input and the same loop for both.
-        self._runner = runpy.run_path(str(_runner()))
+        self._runner = runner_functions()
         self._images: Tensor = torch.from_numpy(
             self._runner["make_input"](input_shape, batch=input_shape[0], seed=SEED)
         )

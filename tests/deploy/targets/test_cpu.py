@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lightssl.deploy import runner
 from lightssl.deploy.profile import bench, load_profile
 from lightssl.deploy.targets import cpu
 from lightssl.errors import TargetError
@@ -23,7 +24,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Non
     def install(code: str) -> None:
         script = tmp_path / "stub.py"
         script.write_text(code)
-        monkeypatch.setattr(cpu, "resource", lambda *parts: script)
+        monkeypatch.setattr(runner, "runner_path", lambda: script)
 
     return install
 
