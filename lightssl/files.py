@@ -35,6 +35,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
             aside.unlink()
 
 
+def cache_folder() -> Path | None:
+    """Where things are kept that can be had again: ``$LIGHTSSL_CACHE``, else the user's cache folder.
+
+    None where there is no home to keep it in. It may not be there yet, and nothing may be writable in it.
+    """
+    cache = os.environ.get("LIGHTSSL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lightssl"
+    with suppress(RuntimeError):
+        return Path(cache).expanduser()
+    return None
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one piece."""
     with atomic_path(path) as aside:

@@ -23,6 +23,7 @@ def test_the_wheel_runs_from_another_folder(tmp_path: Path) -> None:
         "lightssl/recipes/scales/quick.yaml",
         "lightssl/export/targets/cpu.yaml",
         "lightssl/export/runner/run_onnx.py",
+        "lightssl/export/web/index.html",
         "lightssl/data/sample/fashion_mnist.npz",
         "lightssl/data/sample/LICENSE",
         "lightssl/reports/page.html.jinja",

@@ -21,7 +21,7 @@ import numpy as np
 
 from lightssl.data.paths import Paths
 from lightssl.errors import LightSSLError
-from lightssl.files import atomic_path
+from lightssl.files import atomic_path, cache_folder
 
 MIN_IMAGES = 20_000  # fewer are soon listed, and leave nothing behind
 _TICK_NS = 2 * 10**9  # no file system's clock is coarser: FAT counts in two seconds
@@ -84,11 +84,9 @@ def kept_listing(kind: str, places: Sequence[Path], make: Callable[[Watch], List
 
 def _file(kind: str, places: Sequence[Path]) -> Path | None:
     """Where the listing of these places is kept; None where there is no home to keep it in."""
-    cache = os.environ.get("LIGHTSSL_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "lightssl"
     name = sha256(os.fsencode("\0".join([str(_FORMAT), kind, *map(str, places)]))).hexdigest()
-    with suppress(RuntimeError):
-        return Path(cache).expanduser() / f"{kind}-{name[:32]}.npz"
-    return None
+    folder = cache_folder()
+    return folder / f"{kind}-{name[:32]}.npz" if folder else None
 
 
 def _recall(file: Path) -> Listing | None:

@@ -25,8 +25,8 @@ class Latency:
 class Measurement(Latency):
     """One model on one target with one setting. None stands for what the target cannot tell."""
 
-    kind: Literal["measured"]
-    device: str  # the processor's own name
+    kind: Literal["measured", "browser"]  # measured: natively
+    device: str  # the processor's own name; a browser's with its system
     cores: int  # logical cores that could be used
     runtime: str
     runtime_version: str
@@ -41,6 +41,7 @@ class Measurement(Latency):
     memory_before_load_mib: float | None  # peak resident memory of the process, runtime loaded, model not
     peak_memory_mib: float | None  # peak resident memory of the process at the end
     max_error_vs_torch: float | None  # largest absolute difference of a feature from torch's, on the timed input
+    max_error_vs_host: float | None = None  # the same from ONNX Runtime's on this machine; None if it is this machine
 
 
 def summarise(samples_ms: Sequence[float]) -> Latency:

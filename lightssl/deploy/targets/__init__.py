@@ -11,4 +11,10 @@ A target is a function ``bench(model: Path, *, network: nn.Module | None, ...) -
 
 from lightssl.registry import Registry
 
-TARGETS = Registry("target", {"cpu": "lightssl.deploy.targets.cpu:bench_cpu"})
+TARGETS = Registry(
+    "target",
+    {
+        "cpu": "lightssl.deploy.targets.cpu:bench_cpu",
+        "web": "lightssl.deploy.targets.web:bench_web",
+    },
+)
