@@ -50,7 +50,7 @@ def bench(
         chosen = [row for row in rows if row["model"] == model]
         first = chosen[0]
         print_table(
-            f"{model} ({first['model_bytes'] / 1e6:.2f} MB), one image, on {first['device']}",
+            f"{model} ({first['model_bytes'] / 1e6:.2f} MB), one image, {first['kind']}: {first['device']}",
             ["runtime", "threads", "p50 ms", "p90 ms", "p99 ms", "peak MiB"],
             [
                 [

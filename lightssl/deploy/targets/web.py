@@ -6,9 +6,10 @@ import runpy
 import secrets
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,7 +36,7 @@ def bench_web(
     model: Path,
     *,
     network: nn.Module | None = None,
-    threads: Annotated[Sequence[PositiveInt], Field(max_length=16)],
+    threads: Annotated[Sequence[PositiveInt], Field(min_length=1, max_length=16)],
     batch: PositiveInt,
     warmup: Annotated[int, Ge(0)],
     min_samples: PositiveInt,
@@ -93,38 +94,26 @@ def bench_web(
         "hang_seconds": hang_seconds,
         "max_output_values": max_output_values,
     }
-    page = resource("export", "web")
-    files = {f"/{name}": content for name, content in runtime_files(runtime).items()}
-    files |= {f"/{name}": (page / name).read_bytes() for name in PAGE}
-    files |= {
-        "/": (page / "index.html").read_bytes(),
-        "/task.json": json.dumps(task).encode(),
-        "/model.onnx": model.read_bytes(),
-        "/input.bin": images.astype("<f4").tobytes(),
-    }
     inbox = _Inbox()
-    site = Site(secrets.token_urlsafe(16), files, inbox.receive)
+    site = Site(secrets.token_urlsafe(16), _files(model, task, images, runtime), inbox.receive)
     with serving(site, lan=lan, https=https, port=port) as address:
         _invite(address, lan=lan, https=https)
         in_time = site.wait(wait_seconds)
-    report = inbox.best()
-    samples = sum(len(attempt.samples_ms) for attempt in report.attempts) if report else 0
-    if not in_time:
-        if not site.was_opened:
-            raise TargetError(
-                f"Nobody opened the page within {wait_seconds:g} s.",
-                "A phone must be in the same network, and needs --lan here. --set wait_seconds=N waits longer.",
-            )
-        if samples:
-            _warn(f"The browser fell silent for {wait_seconds:g} s: these are the {samples} samples it had sent.")
-    failures = [attempt.failure for attempt in report.attempts if attempt.error] if report else []
-    if report is None or not samples:
+    if not site.was_opened:
         raise TargetError(
-            f"The browser has sent no sample: {'; '.join(failures) or f'it fell silent for {wait_seconds:g} s'}.",
-            "Keep the page open and the screen on, or try another browser.",
+            f"Nobody opened the page within {wait_seconds:g} s.",
+            "A phone must be in the same network, and needs --lan here. --set wait_seconds=N waits longer.",
         )
-    for failure in failures:
-        _warn(f"Not everything was timed: {failure}.")
+    report = inbox.best()
+    problems = [] if in_time else [f"the browser fell silent for {wait_seconds:g} s"]
+    problems += report.failures if report else []
+    reasons = "; ".join(problems) or "no reason was given"
+    if report is None or not report.samples:
+        raise TargetError(
+            f"No sample came back: {reasons}.", "Keep the page open and the screen on, or try another browser."
+        )
+    if problems:
+        warnings.warn(f"Not everything was timed: {reasons}.", stacklevel=2)
     row = partial(
         Measurement,
         kind="browser",
@@ -171,10 +160,6 @@ class _Attempt(BaseModel):
     output_shape: Annotated[list[int], Field(max_length=8)] = []
     output: list[FiniteFloat] = []  # the first values
 
-    @property
-    def failure(self) -> str:
-        return f"{self.threads} thread{'s' if self.threads > 1 else ''}: {_plain(self.error)}"
-
     def error_from(self, expected: np.ndarray) -> float:
         """Return the largest absolute difference of the output from this one."""
         first = expected.ravel()[: len(self.output)]
@@ -199,6 +184,18 @@ class _Report(BaseModel):
     finished: bool
 
     @property
+    def samples(self) -> int:
+        return sum(len(attempt.samples_ms) for attempt in self.attempts)
+
+    @property
+    def failures(self) -> list[str]:
+        return [
+            f"{attempt.threads} thread{'s' if attempt.threads > 1 else ''}: {_plain(attempt.error)}"
+            for attempt in self.attempts
+            if attempt.error
+        ]
+
+    @property
     def device(self) -> str:
         return ", ".join(filter(None, [_plain(self.hardware), name_browser(self.user_agent)]))
 
@@ -221,11 +218,7 @@ class _Inbox:
 
     def best(self) -> _Report | None:
         """Return the one that is finished, else the one with the most samples; None if there is none."""
-        return max(
-            self._reports.values(),
-            key=lambda report: (report.finished, sum(len(attempt.samples_ms) for attempt in report.attempts)),
-            default=None,
-        )
+        return max(self._reports.values(), key=lambda report: (report.finished, report.samples), default=None)
 
 
 _BROWSERS = {  # in this order: most call themselves by the names of those below, too
@@ -265,10 +258,26 @@ def _run_here(model: Path, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
     return images, output, runner["MAX_OUTPUT_VALUES"]
 
 
+def _files(model: Path, task: Mapping[str, Any], images: np.ndarray, runtime: Path | None) -> dict[str, bytes]:
+    """All that the page asks for, by path."""
+    page = resource("export", "web")
+    return {
+        "/": (page / "index.html").read_bytes(),
+        **{f"/{name}": (page / name).read_bytes() for name in PAGE},
+        **{f"/{name}": content for name, content in runtime_files(runtime).items()},
+        "/task.json": json.dumps(task).encode(),
+        "/model.onnx": model.read_bytes(),
+        "/input.bin": images.astype("<f4").tobytes(),
+    }
+
+
 def _invite(address: str, *, lan: bool, https: bool) -> None:
     _say(f"Open this page and leave it open until it is done: {address}")
     if sys.stderr.isatty():
-        segno.make(address, micro=False).terminal(sys.stderr, compact=True)
+        code = StringIO()
+        segno.make(address, micro=False).terminal(code, compact=True)
+        for line in code.getvalue().splitlines():
+            _say(f"\x1b[97;40m{line}\x1b[0m")  # white on black, whatever the terminal's own colours
     if not lan:
         _say("Only this machine can open it. With --lan, so can others in the network.")
     elif not https:
@@ -280,10 +289,6 @@ def _invite(address: str, *, lan: bool, https: bool) -> None:
 def _say(text: str) -> None:
     # Not through a narrator, which may be silent: without the address nothing can happen, whoever calls.
     print(text, file=sys.stderr, flush=True)
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, stacklevel=3)
 
 
 def _plain(text: str) -> str:
