@@ -683,13 +683,18 @@ def export(
 
 
 def bench(
-    models: Sequence[Path | str] = (), *, target: str = "cpu", narrator: Narrator | None = None
+    models: Sequence[Path | str] = (),
+    *,
+    target: str = "cpu",
+    settings: Mapping[str, Any] | None = None,
+    narrator: Narrator | None = None,
 ) -> list[dict[str, Any]]:
     """Time exported models on a target.
 
     Args:
         models: ONNX files; by default the one of the latest run, which is then timed beside torch.
         target: A device profile in ``export/targets``, with what it asks for after a colon, or the path of one.
+        settings: Takes the place of settings of the same name in the profile.
         narrator: Told how it goes.
 
     Returns:
@@ -703,7 +708,7 @@ def bench(
         for done, model in enumerate(chosen):
             bar(done, model.name)
             run = _run_of(model)
-            measurements = bench_profile(model, profile, network=load_backbone(run) if run else None)
+            measurements = bench_profile(model, profile, network=load_backbone(run) if run else None, settings=settings)
             rows = [{"model": str(model), **asdict(measurement)} for measurement in measurements]
             if run is not None:
                 result = {"target": target, "machine": describe_machine(), "versions": versions(), "rows": rows}

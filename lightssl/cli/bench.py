@@ -11,7 +11,13 @@ from lightssl.cli.terminal import Terminal, print_json, print_table
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=examples("lightssl bench --target cpu", "lightssl bench --json"))(bench)
+    app.command(
+        epilog=examples(
+            "lightssl bench --target cpu",
+            "lightssl bench --json",
+            "lightssl bench --target web --lan --https",
+        )
+    )(bench)
 
 
 def bench(
@@ -19,13 +25,24 @@ def bench(
         Optional[list[Path]],
         typer.Argument(metavar="MODEL", help="ONNX files.", show_default="the latest run's"),
     ] = None,
-    target: Annotated[str, typer.Option(help="A device profile: cpu, ssh:HOST, or a YAML file.")] = "cpu",
+    target: Annotated[str, typer.Option(help="A device profile: cpu, ssh:HOST, web, or a YAML file.")] = "cpu",
+    lan: Annotated[bool, typer.Option("--lan", help="web: let other devices in the network open the page.")] = False,
+    https: Annotated[bool, typer.Option("--https", help="web: with a self-signed certificate, for threads.")] = False,
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the profile; repeat for more."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Time exported models on a device."""
     from lightssl import pipeline
+    from lightssl.config.load import parse_override
 
-    rows = pipeline.bench(models or (), target=target, narrator=Terminal())
+    settings = {"lan": True} if lan else {}
+    settings |= {"https": True} if https else {}
+    for text in set_ or ():
+        settings |= parse_override(text)
+    rows = pipeline.bench(models or (), target=target, settings=settings, narrator=Terminal())
     if json:
         print_json(rows)
         return
@@ -33,7 +50,7 @@ def bench(
         chosen = [row for row in rows if row["model"] == model]
         first = chosen[0]
         print_table(
-            f"{model} ({first['model_bytes'] / 1e6:.2f} MB), one image, on {first['device']}",
+            f"{model} ({first['model_bytes'] / 1e6:.2f} MB), one image, {first['kind']}: {first['device']}",
             ["runtime", "threads", "p50 ms", "p90 ms", "p99 ms", "peak MiB"],
             [
                 [

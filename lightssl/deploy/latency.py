@@ -34,8 +34,8 @@ class Conditions:
 class Measurement(Latency):
     """One model on one target with one setting. None stands for what the target cannot tell."""
 
-    kind: Literal["measured"]
-    device: str  # the processor's own name
+    kind: Literal["measured", "browser"]  # measured: natively
+    device: str  # the processor's own name; a browser's with its system
     cores: int  # logical cores that could be used
     runtime: str
     runtime_version: str

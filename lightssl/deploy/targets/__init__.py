@@ -16,5 +16,6 @@ TARGETS = Registry(
     {
         "cpu": "lightssl.deploy.targets.cpu:bench_cpu",
         "ssh": "lightssl.deploy.targets.ssh:bench_ssh",
+        "web": "lightssl.deploy.targets.web:bench_web",
     },
 )

@@ -1,0 +1,296 @@
+"""Any device with a browser: it opens a page that times the model with onnxruntime-web and sends the result back."""
+
+import json
+import re
+import runpy
+import secrets
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import segno
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from torch import nn
+
+from lightssl.deploy.latency import Measurement, summarise
+from lightssl.deploy.onnx import describe_model
+from lightssl.deploy.targets.cpu import SEED
+from lightssl.deploy.web_runtime import runtime_files
+from lightssl.deploy.web_server import Site, serving
+from lightssl.errors import ExportError, TargetError
+from lightssl.resources import resource
+from lightssl.types import NonNegative, Positive, PositiveInt
+
+PAGE = ("page.js", "worker.js", "style.css", "licences.txt")
+_MAX_VISITS = 16  # whose reports are held at a time
+
+
+def bench_web(
+    model: Path,
+    *,
+    network: nn.Module | None = None,
+    threads: Annotated[Sequence[PositiveInt], Field(min_length=1, max_length=16)],
+    batch: PositiveInt,
+    warmup: Annotated[int, Ge(0)],
+    min_samples: PositiveInt,
+    min_seconds: NonNegative,
+    max_seconds: Positive,
+    sample_ms: Positive,
+    hang_seconds: Positive,
+    wait_seconds: Positive,
+    lan: bool,
+    https: bool,
+    port: Annotated[int, Ge(0), Le(65535)],
+    runtime: Path | None = None,
+) -> list[Measurement]:
+    """Time an ONNX model in a browser, once for each number of threads that it offers.
+
+    Prints an address and its QR code on the standard error stream, and waits until somebody has opened it and the page
+    is done. A number of threads that the browser lacks or fails with gets a warning instead of a row.
+
+    Args:
+        model: ONNX file with one float32 image input.
+        network: Not used: outputs are compared with those of ONNX Runtime on this machine.
+        threads: Numbers of threads to time with.
+        batch: Images in one run.
+        warmup: Runs before the timed ones.
+        min_samples, min_seconds: Sampling goes on until both are reached.
+        max_seconds: Sampling ends here in any case.
+        sample_ms: Shortest time of a sample, which is the mean of as many runs as that takes.
+        hang_seconds: A number of threads is given up when nothing comes of it for so long; one thread is tried instead.
+        wait_seconds: Waiting ends when nobody opens the page, or it does not answer, for so long. What had been timed
+            until then is returned, with a warning.
+        lan: Let other devices in the network open the page, not only this machine.
+        https: Serve with a self-signed certificate. Other devices need it for threads.
+        port: To serve on; 0 is any free one.
+        runtime: Folder with the files of onnxruntime-web; by default fetched once, from the npm registry.
+
+    Raises:
+        TargetError: There is no such file, ONNX Runtime refuses it here or in the browser, onnxruntime-web cannot be
+            had, the page cannot be served, or no browser has sent a sample in time.
+    """
+    try:
+        description = describe_model(model)
+    except ExportError as error:
+        raise TargetError(error.message, error.hint) from error
+    images, expected, max_output_values = _run_here(model, batch)
+    task = {
+        "model": model.name,
+        "bytes": description.bytes,
+        "input_shape": images.shape,
+        "threads": list(dict.fromkeys(threads)),
+        "warmup": warmup,
+        "min_samples": min_samples,
+        "min_seconds": min_seconds,
+        "max_seconds": max_seconds,
+        "sample_ms": sample_ms,
+        "hang_seconds": hang_seconds,
+        "max_output_values": max_output_values,
+    }
+    inbox = _Inbox()
+    site = Site(secrets.token_urlsafe(16), _files(model, task, images, runtime), inbox.receive)
+    with serving(site, lan=lan, https=https, port=port) as address:
+        _invite(address, lan=lan, https=https)
+        in_time = site.wait(wait_seconds)
+    if not site.was_opened:
+        raise TargetError(
+            f"Nobody opened the page within {wait_seconds:g} s.",
+            "A phone must be in the same network, and needs --lan here. --set wait_seconds=N waits longer.",
+        )
+    report = inbox.best()
+    problems = [] if in_time else [f"the browser fell silent for {wait_seconds:g} s"]
+    problems += report.failures if report else []
+    reasons = "; ".join(problems) or "no reason was given"
+    if report is None or not report.samples:
+        raise TargetError(
+            f"No sample came back: {reasons}.", "Keep the page open and the screen on, or try another browser."
+        )
+    if problems:
+        warnings.warn(f"Not everything was timed: {reasons}.", stacklevel=2)
+    row = partial(
+        Measurement,
+        kind="browser",
+        device=report.device,
+        cores=report.cores,
+        runtime="onnxruntime-web",
+        runtime_version=_plain(report.runtime_version),
+        provider="wasm",
+        precision=description.metadata.get("precision", "unknown"),
+        batch=batch,
+        model_sha256=description.sha256,
+        model_bytes=description.bytes,
+        memory_before_load_mib=None,
+        peak_memory_mib=None,
+        max_error_vs_torch=None,
+    )
+    return [
+        row(
+            **asdict(summarise(attempt.samples_ms)),
+            threads=attempt.threads,
+            load_ms=attempt.load_ms,
+            first_run_ms=attempt.first_run_ms,
+            max_error_vs_host=attempt.error_from(expected),
+        )
+        for attempt in report.attempts
+        if attempt.samples_ms
+    ]
+
+
+_Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Text = Annotated[str, StringConstraints(max_length=1000)]
+
+
+class _Attempt(BaseModel):
+    """What a browser says of one number of threads."""
+
+    model_config = ConfigDict(strict=True)
+
+    threads: PositiveInt
+    error: _Text = ""  # why it failed, or was not tried
+    load_ms: _Milliseconds | None = None
+    first_run_ms: _Milliseconds | None = None
+    samples_ms: Annotated[list[_Milliseconds], Field(max_length=100_000)] = []
+    output_shape: Annotated[list[int], Field(max_length=8)] = []
+    output: list[FiniteFloat] = []  # the first values
+
+    def error_from(self, expected: np.ndarray) -> float:
+        """Return the largest absolute difference of the output from this one."""
+        first = expected.ravel()[: len(self.output)]
+        if tuple(self.output_shape) != expected.shape or first.size == 0 or first.size < len(self.output):
+            raise TargetError(
+                f"The browser's output has shape {self.output_shape}, that of ONNX Runtime here {list(expected.shape)}."
+            )
+        return float(np.abs(np.asarray(self.output) - first).max())
+
+
+class _Report(BaseModel):
+    """What a browser says so far. Each report holds all of the one before it."""
+
+    model_config = ConfigDict(strict=True)
+
+    visit: _Text  # a random name of the page's own, so that two devices are not mixed
+    hardware: _Text = ""  # the device's model, where the browser tells it
+    user_agent: str = ""
+    cores: PositiveInt
+    runtime_version: _Text = ""
+    attempts: Annotated[list[_Attempt], Field(max_length=32)]
+    finished: bool
+
+    @property
+    def samples(self) -> int:
+        return sum(len(attempt.samples_ms) for attempt in self.attempts)
+
+    @property
+    def failures(self) -> list[str]:
+        return [
+            f"{attempt.threads} thread{'s' if attempt.threads > 1 else ''}: {_plain(attempt.error)}"
+            for attempt in self.attempts
+            if attempt.error
+        ]
+
+    @property
+    def device(self) -> str:
+        return ", ".join(filter(None, [_plain(self.hardware), name_browser(self.user_agent)]))
+
+
+class _Inbox:
+    """The latest report of each visit."""
+
+    def __init__(self) -> None:
+        self._reports: dict[str, _Report] = {}
+
+    def receive(self, body: bytes, user_agent: str) -> bool:
+        """Take a report in; returns whether it is the last. Raises ValueError if it is none."""
+        report = _Report.model_validate_json(body).model_copy(update={"user_agent": user_agent})
+        if report.visit not in self._reports:
+            if len(self._reports) == _MAX_VISITS:
+                raise ValueError("too many visits")
+            _say(f"Timing in {report.device}.")
+        self._reports[report.visit] = report
+        return report.finished
+
+    def best(self) -> _Report | None:
+        """Return the one that is finished, else the one with the most samples; None if there is none."""
+        return max(self._reports.values(), key=lambda report: (report.finished, report.samples), default=None)
+
+
+_BROWSERS = {  # in this order: most call themselves by the names of those below, too
+    "Edge": r"\bEdg\w*/(\d+)",
+    "Opera": r"\bOPR/(\d+)",
+    "Samsung Internet": r"\bSamsungBrowser/(\d+)",
+    "Firefox": r"\b(?:Firefox|FxiOS)/(\d+)",
+    "Headless Chrome": r"\bHeadlessChrome/(\d+)",
+    "Chrome": r"\b(?:Chrome|CriOS)/(\d+)",
+    "Safari": r"\bVersion/(\d+)\S* .*Safari/",
+}
+
+
+def name_browser(user_agent: str) -> str:
+    """Name a browser and its system for people, such as ``Chrome 120 on Linux; Android 10; K``."""
+    system = re.search(r"\(([^)]*)\)", user_agent)
+    for browser, pattern in _BROWSERS.items():
+        if system and (found := re.search(pattern, user_agent)):
+            return f"{browser} {found[1]} on {_plain(system[1])}"
+    return _plain(user_agent) or "unknown browser"
+
+
+def _run_here(model: Path, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Run the model on this machine, as the cpu target does.
+
+    Returns:
+        The input, its output, and how many values of an output are worth sending.
+    """
+    runner: dict[str, Any] = runpy.run_path(str(resource("export", "runner", "run_onnx.py")))
+    try:
+        session = runner["open_session"](str(model), 1)
+        declared = runner["image_input"](session)
+        images: np.ndarray = runner["make_input"](declared.shape, batch=batch, seed=SEED)
+        output: np.ndarray = session.run(None, {declared.name: images})[0]
+    except Exception as error:  # the runtime's errors have no public base class
+        raise TargetError(f"ONNX Runtime cannot run {model}: {' '.join(str(error).split())}") from error
+    return images, output, runner["MAX_OUTPUT_VALUES"]
+
+
+def _files(model: Path, task: Mapping[str, Any], images: np.ndarray, runtime: Path | None) -> dict[str, bytes]:
+    """All that the page asks for, by path."""
+    page = resource("export", "web")
+    return {
+        "/": (page / "index.html").read_bytes(),
+        **{f"/{name}": (page / name).read_bytes() for name in PAGE},
+        **{f"/{name}": content for name, content in runtime_files(runtime).items()},
+        "/task.json": json.dumps(task).encode(),
+        "/model.onnx": model.read_bytes(),
+        "/input.bin": images.astype("<f4").tobytes(),
+    }
+
+
+def _invite(address: str, *, lan: bool, https: bool) -> None:
+    _say(f"Open this page and leave it open until it is done: {address}")
+    if sys.stderr.isatty():
+        code = StringIO()
+        segno.make(address, micro=False).terminal(code, compact=True)
+        for line in code.getvalue().splitlines():
+            _say(f"\x1b[97;40m{line}\x1b[0m")  # white on black, whatever the terminal's own colours
+    if not lan:
+        _say("Only this machine can open it. With --lan, so can others in the network.")
+    elif not https:
+        _say("Over http, other devices compute with one thread. With --https they may have more.")
+    if https:
+        _say("The certificate is made for this call: the browser will warn of it, and must be told to go on.")
+
+
+def _say(text: str) -> None:
+    # Not through a narrator, which may be silent: without the address nothing can happen, whoever calls.
+    print(text, file=sys.stderr, flush=True)
+
+
+def _plain(text: str) -> str:
+    """Leave of a text from elsewhere what is harmless on a terminal and in a page."""
+    return re.sub(r"[^\w .,:;/()+-]", "", text)[:200].strip()
