@@ -33,8 +33,8 @@ from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.loader import BadImages, evaluation_loader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source, Subset, open_source, open_splits, require_labels
 from lightssl.deploy.onnx import ExportResult, export_onnx
+from lightssl.deploy.profile import Profile, load_profile, write_profile
 from lightssl.deploy.profile import bench as bench_profile
-from lightssl.deploy.profile import load_profile
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
 from lightssl.evaluation.features import Features, extract_features
@@ -684,21 +684,22 @@ def export(
 def bench(
     models: Sequence[Path | str] = (), *, target: str = "cpu", narrator: Narrator | None = None
 ) -> list[dict[str, Any]]:
-    """Time exported models on a target.
+    """Time exported models on a target, or predict their time there.
 
     Args:
         models: ONNX files; by default the one of the latest run, which is then timed beside torch.
-        target: A device profile in ``export/targets``, or the path of one.
+        target: A device profile in ``export/targets``, or the path of one; ``predict:NAME`` predicts.
         narrator: Told how it goes.
 
     Returns:
-        One row for each model, runtime and number of threads: :class:`lightssl.deploy.latency.Measurement` as a
-        dictionary, with the model's path. For the model of a run they are also written to the run folder.
+        One row for each model, runtime and number of threads, as a dictionary with the model's path:
+        :class:`~lightssl.deploy.latency.Measurement`, or :class:`~lightssl.deploy.latency.Prediction` where nothing was
+        run. For the model of a run they are also written to the run folder.
     """
     profile = load_profile(target)
     chosen = [Path(model) for model in models] or [_exported(find_run())]
     all_rows: list[dict[str, Any]] = []
-    with (narrator or Silent()).work(f"Timing on {target}", len(chosen)) as bar:
+    with (narrator or Silent()).work(f"Latency on {target}", len(chosen)) as bar:
         for done, model in enumerate(chosen):
             bar(done, model.name)
             run = _run_of(model)
@@ -706,10 +707,30 @@ def bench(
             rows = [{"model": str(model), **asdict(measurement)} for measurement in measurements]
             if run is not None:
                 result = {"target": target, "machine": describe_machine(), "versions": versions(), "rows": rows}
-                write_json(run.bench_path(Path(target).stem), result)
+                write_json(run.bench_path(Path(target.replace(":", "-")).stem), result)
             all_rows += rows
         bar(len(chosen))
     return all_rows
+
+
+def fit_profile(measurements: Path | str, out: Path | str, *, runtime: str | None = None) -> Profile:
+    """Learn a device profile that predicts from measured models, and write it.
+
+    Args:
+        measurements: What ``lightssl bench --json`` printed, or a CSV table with its columns.
+        out: The YAML file, which ``bench`` then takes as a target.
+        runtime: The one to learn, where several were measured.
+
+    Raises:
+        LightSSLError: The measurements cannot be read, are of several devices, or do not make a profile.
+    """
+    from lightssl.deploy.fit_profile import fit_profile as learn_profile
+
+    if Path(out).suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{out} is not a YAML file's name.", "End it in .yaml")
+    profile = learn_profile(Path(measurements), runtime=runtime)
+    write_profile(Path(out), profile)
+    return profile
 
 
 def _exported(run: Run) -> Path:
@@ -745,6 +766,7 @@ __all__ = [
     "default_scale",
     "evaluate",
     "export",
+    "fit_profile",
     "import_weights",
     "load_backbone",
     "pretrain",

@@ -1,17 +1,22 @@
 """``lightssl bench``."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.terminal import Terminal, print_json, print_table
+from lightssl.cli.terminal import Terminal, console, print_json, print_table
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=examples("lightssl bench --target cpu", "lightssl bench --json"))(bench)
+    app.command(
+        epilog=examples(
+            "lightssl bench --target cpu", "lightssl bench --target predict:pixel1", "lightssl bench --json"
+        )
+    )(bench)
 
 
 def bench(
@@ -19,10 +24,10 @@ def bench(
         Optional[list[Path]],
         typer.Argument(metavar="MODEL", help="ONNX files.", show_default="the latest run's"),
     ] = None,
-    target: Annotated[str, typer.Option(help="A device profile: cpu, or a YAML file.")] = "cpu",
+    target: Annotated[str, typer.Option(help="A device profile: cpu, predict:NAME, or a YAML file.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
-    """Time exported models on a device."""
+    """Time exported models on a device, or predict how long they would take on one."""
     from lightssl import pipeline
 
     rows = pipeline.bench(models or (), target=target, narrator=Terminal())
@@ -31,17 +36,46 @@ def bench(
         return
     for model in dict.fromkeys(row["model"] for row in rows):
         chosen = [row for row in rows if row["model"] == model]
-        first = chosen[0]
-        print_table(
-            f"{model} ({first['model_bytes'] / 1e6:.2f} MB), one image, on {first['device']}",
-            ["runtime", "threads", "p50 ms", "p90 ms", "p99 ms", "peak MiB"],
+        title = f"{model} ({chosen[0]['model_bytes'] / 1e6:.2f} MB), one image"
+        (_print_predicted if chosen[0]["kind"] == "predicted" else _print_measured)(title, chosen)
+
+
+def _print_measured(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    print_table(
+        f"{title}, on {rows[0]['device']}",
+        ["runtime", "threads", "p50 ms", "p90 ms", "p99 ms", "peak MiB"],
+        [
             [
-                [
-                    row["runtime"],
-                    str(row["threads"]),
-                    *(f"{row[f'latency_ms_{percentile}']:.2f}" for percentile in ("p50", "p90", "p99")),
-                    f"{row['peak_memory_mib']:.0f}" if row["peak_memory_mib"] is not None else "-",
-                ]
-                for row in chosen
-            ],
-        )
+                row["runtime"],
+                str(row["threads"]),
+                *(f"{row[f'latency_ms_{percentile}']:.2f}" for percentile in ("p50", "p90", "p99")),
+                f"{row['peak_memory_mib']:.0f}" if row["peak_memory_mib"] is not None else "-",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _print_predicted(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    print_table(
+        f"{title}, predicted for {rows[0]['device']}: nothing was run",
+        [
+            "runtime",
+            "threads",
+            "predicted ms",
+            f"{rows[0]['interval_coverage']:.0%} interval",
+            "error of networks left out",
+        ],
+        [
+            [
+                row["runtime"],
+                str(row["threads"]),
+                f"{row['latency_ms_p50']:.1f}",
+                f"{row['latency_ms_low']:.1f} - {row['latency_ms_high']:.1f}",
+                f"{row['held_out_error_percent']:.1f} %",
+            ]
+            for row in rows
+        ],
+    )
+    console.print(f"Fitted to, and the interval is for networks like: {rows[0]['networks']}", markup=False)
+    console.print(f"Source: {rows[0]['source']}", markup=False)

@@ -6,9 +6,16 @@ A target is a function ``bench(model: Path, *, network: nn.Module | None, ...) -
 - All other arguments are keyword-only and are the keys of ``settings`` in the device profiles
   (``export/targets/*.yaml``) that name the target; a profile states every one that has no default.
 - It returns one :class:`~lightssl.deploy.latency.Measurement` a setting, made with ``summarise``, and raises
-  TargetError when the device cannot be reached, lacks something or fails.
+  TargetError when the device cannot be reached, lacks something or fails. ``predict`` runs nothing and returns
+  :class:`~lightssl.deploy.latency.Prediction` rows instead.
 """
 
 from lightssl.registry import Registry
 
-TARGETS = Registry("target", {"cpu": "lightssl.deploy.targets.cpu:bench_cpu"})
+TARGETS = Registry(
+    "target",
+    {
+        "cpu": "lightssl.deploy.targets.cpu:bench_cpu",
+        "predict": "lightssl.deploy.targets.predict:bench_predict",
+    },
+)
