@@ -34,8 +34,8 @@ from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.loader import BadImages, evaluation_loader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source, Subset, open_source, open_splits, require_labels
 from lightssl.deploy.onnx import ExportResult, export_onnx
+from lightssl.deploy.profile import Profile, load_profile, write_profile
 from lightssl.deploy.profile import bench as bench_profile
-from lightssl.deploy.profile import load_profile
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
 from lightssl.evaluation.features import Features, extract_features
@@ -689,7 +689,7 @@ def bench(
     settings: Mapping[str, Any] | None = None,
     narrator: Narrator | None = None,
 ) -> list[dict[str, Any]]:
-    """Time exported models on a target.
+    """Time exported models on a target, or predict their time there.
 
     Args:
         models: ONNX files; by default the one of the latest run, which is then timed beside torch.
@@ -698,13 +698,14 @@ def bench(
         narrator: Told how it goes.
 
     Returns:
-        One row for each model, runtime and number of threads: :class:`lightssl.deploy.latency.Measurement` as a
-        dictionary, with the model's path. For the model of a run they are also written to the run folder.
+        One row for each model, runtime and number of threads, as a dictionary with the model's path:
+        :class:`~lightssl.deploy.latency.Measurement`, or :class:`~lightssl.deploy.latency.Prediction` where nothing was
+        run. For the model of a run they are also written to the run folder.
     """
     profile = load_profile(target)
     chosen = [Path(model) for model in models] or [_exported(find_run())]
     all_rows: list[dict[str, Any]] = []
-    with (narrator or Silent()).work(f"Timing on {target}", len(chosen)) as bar:
+    with (narrator or Silent()).work(f"Latency on {target}", len(chosen)) as bar:
         for done, model in enumerate(chosen):
             bar(done, model.name)
             run = _run_of(model)
@@ -720,6 +721,26 @@ def bench(
 
 def _as_file_name(target: str) -> str:
     return Path(target).stem if Path(target).suffix in (".yaml", ".yml") else re.sub(r"[^\w.@-]+", "_", target)
+
+
+def fit_profile(measurements: Path | str, out: Path | str, *, runtime: str | None = None) -> Profile:
+    """Learn a device profile that predicts from measured models, and write it.
+
+    Args:
+        measurements: What ``lightssl bench --json`` printed, or a CSV table with its columns.
+        out: The YAML file, which ``bench`` then takes as a target.
+        runtime: The one to learn, where several were measured.
+
+    Raises:
+        LightSSLError: The measurements cannot be read, are of several devices, or do not make a profile.
+    """
+    from lightssl.deploy.fit_profile import fit_profile as learn_profile
+
+    if Path(out).suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{out} is not a YAML file's name.", "End it in .yaml")
+    profile = learn_profile(Path(measurements), runtime=runtime)
+    write_profile(Path(out), profile)
+    return profile
 
 
 def _exported(run: Run) -> Path:
@@ -755,6 +776,7 @@ __all__ = [
     "default_scale",
     "evaluate",
     "export",
+    "fit_profile",
     "import_weights",
     "load_backbone",
     "pretrain",

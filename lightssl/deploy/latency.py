@@ -1,4 +1,4 @@
-"""What a latency measurement reports: the one row that all targets fill, and its statistics."""
+"""What a target reports: the row that all that measure fill, its statistics, and the row of a prediction."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -53,6 +53,27 @@ class Measurement(Latency):
     max_error_vs_host: float | None = None  # the same from ONNX Runtime's on the machine that asked, for another device
     conditions_before: Conditions | None = None
     conditions_after: Conditions | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One model on one device, of which nothing was run. Fields that a :class:`Measurement` has mean the same."""
+
+    kind: Literal["predicted"]
+    device: str
+    runtime: str
+    threads: int
+    precision: str
+    batch: int
+    model_sha256: str
+    model_bytes: int
+    latency_ms_p50: float  # of a typical run, as the measurements behind it report it
+    latency_ms_low: float
+    latency_ms_high: float
+    interval_coverage: float  # share of networks, each predicted from the others, that lay between low and high
+    held_out_error_percent: float  # the median of those networks
+    source: str  # of the measurements behind it
+    networks: str  # that were measured; the interval is for others like these
 
 
 def summarise(samples_ms: Sequence[float]) -> Latency:

@@ -7,14 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_call
 
-from lightssl.deploy.latency import Measurement
+from lightssl.deploy.latency import Measurement, Prediction
 from lightssl.deploy.targets import TARGETS
 from lightssl.errors import ConfigError
+from lightssl.files import write_text
 from lightssl.registry import did_you_mean
 from lightssl.resources import resource
 
 if TYPE_CHECKING:
     from torch import nn
+
+_HEADER = """\
+# Device profile: latency that is predicted, from measurements that others or you have made.
+#
+# A network's time is the sum of its kernels' costs: ms for 10^9 multiply-accumulates of each kind, for 10^9 bytes read
+# or written, and for 10^3 kernels. held_out_ms is what a fit to the other networks says of one.
+
+"""
 
 
 class Profile(BaseModel):
@@ -30,8 +39,8 @@ class Profile(BaseModel):
 
 
 def profile_names() -> list[str]:
-    """Names of the profiles that ship with lightssl."""
-    return sorted(path.stem for path in resource("export", "targets").glob("*.yaml"))
+    """Names of the profiles that ship with lightssl; those that predict are ``predict:NAME``."""
+    return sorted(path.stem.replace("predict-", "predict:", 1) for path in resource("export", "targets").glob("*.yaml"))
 
 
 def load_profile(name: str | Path) -> Profile:
@@ -58,7 +67,7 @@ def load_profile(name: str | Path) -> Profile:
 
 def bench(
     model: Path, profile: Profile, *, network: "nn.Module | None" = None, settings: Mapping[str, Any] | None = None
-) -> list[Measurement]:
+) -> list[Measurement] | list[Prediction]:
     """Time an ONNX model on the device that ``profile`` describes.
 
     Args:
@@ -77,21 +86,33 @@ def bench(
     if profile.argument and chosen.get(profile.argument, "") == "":
         raise ConfigError(f"Which {profile.argument}?", f"--target {profile.target}:{profile.argument.upper()}")
     try:
-        measurements: list[Measurement] = target(model, network=network, **chosen)
+        rows: list[Measurement] | list[Prediction] = target(model, network=network, **chosen)
     except ValidationError as error:
         raise ConfigError(f"The settings of target {profile.target!r} are wrong:", problems=_problems(error)) from error
-    return measurements
+    return rows
+
+
+def write_profile(path: Path, profile: Profile) -> None:
+    """Write a profile that predicts, as :func:`load_profile` reads it.
+
+    Raises:
+        LightSSLError: The file cannot be written.
+    """
+    values = yaml.safe_dump(profile.model_dump(), sort_keys=False, default_flow_style=None, width=120)
+    write_text(path, _HEADER + values)
 
 
 def _find(name: str | Path) -> tuple[Path, str | None]:
     """Return the profile's file, and what follows the colon in a name that has one."""
     if Path(name).suffix in (".yaml", ".yml"):
-        return Path(name), None
+        return Path(str(name).removeprefix("predict:")), None
+    if name in profile_names():
+        return resource("export", "targets", f"{str(name).replace(':', '-')}.yaml"), None
     known, colon, value = str(name).partition(":")
     if known in profile_names():
         return resource("export", "targets", f"{known}.yaml"), value if colon else None
-    hint = did_you_mean(known, profile_names()) or ""
-    raise ConfigError(f"Unknown device profile {known!r}.", f"{hint} Known: {', '.join(profile_names())}.".strip())
+    hint = did_you_mean(str(name), profile_names()) or did_you_mean(known, profile_names()) or ""
+    raise ConfigError(f"Unknown device profile {str(name)!r}.", f"{hint} Known: {', '.join(profile_names())}.".strip())
 
 
 def _problems(error: ValidationError) -> list[str]:

@@ -49,6 +49,8 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "runtime": ("Runtime", str),
     "threads": ("Threads", str),
     "latency_ms_p50": ("p50, ms", "{:.2f}".format),
+    "latency_ms_low": ("At least, ms", "{:.2f}".format),
+    "latency_ms_high": ("At most, ms", "{:.2f}".format),
     "latency_ms_p90": ("p90, ms", "{:.2f}".format),
     "latency_ms_p99": ("p99, ms", "{:.2f}".format),
     "precision": ("Precision", str),
@@ -311,7 +313,7 @@ def _benches(path: Path) -> list[dict[str, Any]]:
         columns = [key for key in MEASURES if any(row.get(key) is not None for row in rows)]
         tables.append(
             {
-                "title": f"{path.stem}: {device}",
+                "title": f"{path.stem}: {device}{', predicted' if rows[0].get('kind') == 'predicted' else ''}",
                 "heads": [MEASURES[key][0] for key in columns],
                 "rows": [[_measure(key, row) for key in columns] for row in rows],
             }

@@ -8,13 +8,18 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 import torchvision
 import typer
+from onnx import helper
 from typer.testing import CliRunner
 
 from lightssl.cli.app import app
+from lightssl.deploy.kernels import count_kernels
+from lightssl.deploy.prediction import features
 from lightssl.errors import ConfigError
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -79,14 +84,44 @@ def test_the_examples_run_as_written(program: Program, tmp_path: Path, photos: P
         if name.startswith("features.")
     }
     torch.save({"state_dict": both}, tmp_path / "dino_mnv2_sslight.pth.tar")
+    write_measurements(tmp_path / "measured.json")
     # Imports come last: they make runs, and the tiny one is to stay the latest.
     for line in sorted(lines, key=lambda line: line.startswith("lightssl import")):
         if line not in trainings and "--target web" not in line:
             program(*shlex.split(line)[1:])
     assert (tmp_path / "mine.yaml").exists()
+    assert (tmp_path / "board.yaml").exists()
     assert (tmp_path / "features.onnx").exists()
     assert (tmp_path / "page.html").exists()
     assert (tmp_path / "runs" / "teacher" / "backbone.safetensors").exists()
+
+
+def write_measurements(path: Path) -> None:
+    """Models of one to four convolutions, with times that follow the model of a profile exactly."""
+    rows = []
+    for width, depth in ((4, 1), (4, 2), (16, 1), (16, 3), (32, 2), (8, 4)):
+        shapes = [(width, 3 if layer == 0 else width, 3, 3) for layer in range(depth)]
+        weights = [helper.make_tensor(f"w{i}", 1, shape, np.zeros(shape)) for i, shape in enumerate(shapes)]
+        nodes = [helper.make_node("Conv", [f"x{i}", f"w{i}"], [f"x{i + 1}"]) for i in range(depth)]
+        image = helper.make_tensor_value_info("x0", 1, ["n", 3, 32, 32])
+        output = helper.make_tensor_value_info(f"x{depth}", 1, None)
+        model = path.with_name(f"{width}x{depth}.onnx")
+        onnx.save(helper.make_model(helper.make_graph(nodes, "g", [image], [output], weights)), model)
+        latency_ms = float(features(count_kernels(model)) @ [1e4, 0, 0, 0, 0, 1e4, 1e3])
+        row = {"model": str(model), "device": "board", "runtime": "onnxruntime", "threads": 1, "precision": "fp32"}
+        rows.append({**row, "latency_ms_p50": latency_ms})
+    path.write_text(json.dumps(rows))
+
+
+def test_measuring_learning_and_predicting_fit_together(program: Program, tmp_path: Path) -> None:
+    write_measurements(tmp_path / "measured.json")
+    assert "0.0 %" in program("fit-profile", "measured.json", "board.yaml").stdout
+    printed = program("bench", "16x3.onnx", "--target", "board.yaml").stdout
+    assert "predicted for board: nothing was run" in printed
+    (row,) = json.loads(program("bench", "16x3.onnx", "--target", "predict:board.yaml", "--json").stdout)
+    (measured,) = [row for row in json.loads((tmp_path / "measured.json").read_text()) if "16x3" in row["model"]]
+    assert row["kind"] == "predicted"
+    assert row["latency_ms_p50"] == pytest.approx(measured["latency_ms_p50"], rel=1e-2)
 
 
 def test_json_output_is_json_alone(program: Program) -> None:
@@ -110,6 +145,9 @@ def test_json_output_is_json_alone(program: Program) -> None:
         (["export"], 2, "Name the format"),
         (["bench", "none.onnx"], 1, "none.onnx"),
         (["bench", "none.onnx", "--target", "toaster"], 2, "toaster"),
+        (["bench", "none.onnx", "--target", "predict:pixel1"], 1, "none.onnx"),
+        (["fit-profile", "none.json", "board.yaml"], 2, "none.json"),
+        (["fit-profile", "none.json", "board"], 2, "End it in .yaml"),
         (["recipes", "show", "mobilenetv2_dyno"], 2, "Did you mean 'mobilenetv2_dino'?"),
         (["pretrian"], 2, "No such command"),
     ],

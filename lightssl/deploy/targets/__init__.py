@@ -6,7 +6,8 @@ A target is a function ``bench(model: Path, *, network: nn.Module | None, ...) -
 - All other arguments are keyword-only and are the keys of ``settings`` in the device profiles
   (``export/targets/*.yaml``) that name the target; a profile states every one that has no default.
 - It returns one :class:`~lightssl.deploy.latency.Measurement` a setting, made with ``summarise``, and raises
-  TargetError when the device cannot be reached, lacks something or fails.
+  TargetError when the device cannot be reached, lacks something or fails. ``predict`` runs nothing and returns
+  :class:`~lightssl.deploy.latency.Prediction` rows instead.
 """
 
 from lightssl.registry import Registry
@@ -17,5 +18,6 @@ TARGETS = Registry(
         "cpu": "lightssl.deploy.targets.cpu:bench_cpu",
         "ssh": "lightssl.deploy.targets.ssh:bench_ssh",
         "web": "lightssl.deploy.targets.web:bench_web",
+        "predict": "lightssl.deploy.targets.predict:bench_predict",
     },
 )
