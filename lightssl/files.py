@@ -35,6 +35,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
             aside.unlink()
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one piece."""
+    with atomic_path(path) as aside:
+        aside.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one piece."""
     with atomic_path(path) as aside:
