@@ -6,7 +6,8 @@ Everything the command line does is a function here::
 
     run = lightssl.pretrain("mobilenetv2_dino", data="photos/")
     lightssl.evaluate(run)
-    lightssl.export(run)
+    lightssl.export(run, int8=True)
+    lightssl.verify(run=run)
     lightssl.bench([run.onnx_path])
     lightssl.report(run)
 
@@ -20,7 +21,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lightssl.errors import LightSSLError
-    from lightssl.pipeline import bench, evaluate, export, import_weights, load_backbone, pretrain, report, resume
+    from lightssl.pipeline import (
+        bench,
+        evaluate,
+        export,
+        import_weights,
+        load_backbone,
+        pretrain,
+        report,
+        resume,
+        verify,
+    )
 
 _PUBLIC = {
     "LightSSLError": "lightssl.errors",
@@ -32,6 +43,7 @@ _PUBLIC = {
     "pretrain": "lightssl.pipeline",
     "report": "lightssl.pipeline",
     "resume": "lightssl.pipeline",
+    "verify": "lightssl.pipeline",
 }
 
 __all__ = [
@@ -45,6 +57,7 @@ __all__ = [
     "pretrain",
     "report",
     "resume",
+    "verify",
 ]
 
 

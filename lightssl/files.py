@@ -46,6 +46,12 @@ def cache_folder() -> Path | None:
     return None
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file in one piece."""
+    with atomic_path(path) as aside:
+        aside.write_bytes(content)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one piece."""
     with atomic_path(path) as aside:

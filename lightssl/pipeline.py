@@ -33,14 +33,33 @@ from lightssl.config.schema import Card, Recipe, Section
 from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.loader import BadImages, evaluation_loader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source, Subset, open_source, open_splits, require_labels
-from lightssl.deploy.onnx import ExportResult, export_onnx
+from lightssl.deploy.manifest import (
+    ExportedFile,
+    Manifest,
+    ModelInput,
+    ModelOutput,
+    manifest_path,
+    read_manifest,
+    write_manifest,
+)
+from lightssl.deploy.onnx import (
+    INPUT,
+    OUTPUT,
+    ModelDescription,
+    check_valid,
+    describe_model,
+    export_onnx,
+    read_metadata,
+)
+from lightssl.deploy.parity import OnnxNetwork, check_fits, compare_features, is_of_this_machine
 from lightssl.deploy.profile import Profile, load_profile, write_profile
 from lightssl.deploy.profile import bench as bench_profile
-from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError
+from lightssl.deploy.quantise import ARCHITECTURES, MIN_AGREEMENT, Quantisation, Quantiser, to_fp16
+from lightssl.errors import CheckpointError, ConfigError, DataError, ExportError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
 from lightssl.evaluation.features import Features, extract_features
 from lightssl.evaluation.neighbours import neighbour_gallery
-from lightssl.files import write_json
+from lightssl.files import write_bytes, write_json
 from lightssl.images import normalise
 from lightssl.machine import describe_machine, memory_gib, usable_cores, versions
 from lightssl.methods import METHODS
@@ -63,6 +82,10 @@ _BATCH_NORM_IMAGES = 4096  # shown to estimate batch-norm statistics: more moves
 _BATCH_NORM_BATCH = 128
 _EVALUATION_BATCH = 256
 _PARITY_IMAGES = 32
+_CALIBRATION_IMAGES = 128  # that the ranges of int8 are measured on
+_FEWEST_CALIBRATION_IMAGES = 8
+_COMPARED_IMAGES = 256  # of features with torch's, where nothing else sets their number
+_HELD_OUT_IMAGES = 64  # that int8 is compared with fp32 on
 _SHOWN_IMAGES = 6
 
 
@@ -598,16 +621,7 @@ def _features(
 ) -> Features:
     extracted: list[tuple[Tensor, Tensor, Tensor]] = []
     for source in (train, test):
-        loader = evaluation_loader(
-            source,
-            size=recipe.evaluation.image_size,
-            crop_share=recipe.evaluation.crop_share,
-            batch_size=_EVALUATION_BATCH,
-            workers=_workers(recipe),
-        )
-        features, indices = extract_features(
-            network, loader, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch
-        )
+        features, indices = _features_of(network, source, recipe, on_batch)
         labels = torch.from_numpy(np.asarray(source.labels))[indices]
         extracted.append((features, labels, indices))
     (train_features, train_labels, train_indices), (test_features, test_labels, test_indices) = extracted
@@ -620,6 +634,20 @@ def _features(
         test_indices=test_indices,
         classes=list(train.classes or []),
     )
+
+
+def _features_of(
+    network: nn.Module, source: Source, recipe: Recipe, on_batch: Callable[[int], None] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return features [N, D] of the images that can be decoded, and their positions in the source, [N]."""
+    loader = evaluation_loader(
+        source,
+        size=recipe.evaluation.image_size,
+        crop_share=recipe.evaluation.crop_share,
+        batch_size=_EVALUATION_BATCH,
+        workers=_workers(recipe),
+    )
+    return extract_features(network, loader, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch)
 
 
 def _monitor(recipe: Recipe, data: str, source: Source) -> Callable[[nn.Module], Mapping[str, float]]:
@@ -643,43 +671,272 @@ def export(
     *,
     out: Path | str | None = None,
     include_normalisation: bool = True,
+    fp16: bool = False,
+    int8: bool = False,
+    calibrate: str | None = None,
     narrator: Narrator | None = None,
-) -> ExportResult:
-    """Write the pre-trained backbone as one ONNX file, checked against torch on random and on real images.
+) -> Manifest:
+    """Write the pre-trained backbone as ONNX files, checked against torch, and a manifest beside them.
 
     Args:
         run: By default the latest run.
-        out: The file; by default ``export/model.onnx`` in the run folder.
-        include_normalisation: The graph takes RGB in 0..1 and normalises it, rather than normalised images.
+        out: The fp32 file; by default ``export/model.onnx`` in the run folder. Others are named after it.
+        include_normalisation: The graphs take RGB in 0..1 and normalise it, rather than normalised images.
+        fp16: Also write ``model.fp16.onnx``.
+        int8: Also write ``model.int8.arm.onnx`` and ``model.int8.x86.onnx``: see :mod:`lightssl.deploy.quantise`.
+        calibrate: Images that int8 is calibrated on, as in :func:`lightssl.data.sources.open_source`; by default those
+            that the run was trained on.
         narrator: Told how it goes.
 
     Raises:
-        ExportError: The exported network does not compute the same; no file is left.
+        ExportError: The exported network does not compute the same, or cannot be converted; there is no fp32 file
+            unless that one was right.
+        DataError: There are no images to calibrate on.
     """
+    narrator = narrator or Silent()
     run = _as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
     path = Path(out) if out is not None else run.onnx_path
+    read_manifest(manifest_path(path))  # which would be replaced: better fail before the work than after it
     backbone = load_backbone(run)
-    source = open_source(run.environment().get("data", SAMPLE), split="train")
-    shown = Subset(source, np.arange(min(_PARITY_IMAGES, len(source))), source.name)
-    loader = evaluation_loader(
-        shown, size=recipe.evaluation.image_size, crop_share=recipe.evaluation.crop_share, batch_size=_PARITY_IMAGES
-    )
-    images = next(iter(loader), (None,))[0]
-    with (narrator or Silent()).work("Exporting", 1) as bar:
-        result = export_onnx(
+    data = run.environment().get("data", SAMPLE)
+    source = open_source(data, split="train")
+    images = _centre_crops(source, _spread(len(source), _PARITY_IMAGES), recipe)
+    calibration = _calibration_images(open_source(calibrate or data, split="train"), recipe) if int8 else None
+    metadata = {"recipe": recipe.name, "scale": recipe.scale, "backbone": recipe.backbone.name}
+    files: list[ExportedFile] = []
+    with narrator.work("Exporting", 1 + fp16 + len(ARCHITECTURES) * int8) as bar:
+        fp32 = export_onnx(
             backbone,
             path,
             input_size=recipe.evaluation.image_size,
             mean=recipe.data.mean,
             std=recipe.data.std,
             include_normalisation=include_normalisation,
-            metadata={"recipe": recipe.name, "scale": recipe.scale, "backbone": recipe.backbone.name},
+            metadata=metadata,
             images=images,
         )
-        bar(1)
-    write_json(path.with_suffix(".json"), asdict(result))
+        normalised = normalise(images, recipe.data.mean, recipe.data.std)
+        for file, quantisation in chain([(path, None)], _smaller_files(path, fp16=fp16, calibration=calibration)):
+            files.append(_exported_file(file, quantisation, backbone, normalised))
+            bar(len(files), file.name)
+    for made in files:
+        if made.quantisation is not None and made.quantisation.agreement < MIN_AGREEMENT:
+            narrator.say(
+                f"{made.file} agrees with fp32 by {made.quantisation.agreement:.3f} only, which is below "
+                f"{MIN_AGREEMENT}. See what that costs: lightssl verify"
+            )
+    described = read_metadata(path)
+    manifest = Manifest(
+        **metadata,
+        input=ModelInput(
+            name=INPUT,
+            size=fp32.input_size,
+            range=described["input_range"],
+            normalisation=described["normalisation"],
+            mean=recipe.data.mean,
+            std=recipe.data.std,
+        ),
+        output=ModelOutput(name=OUTPUT, width=fp32.feature_width),
+        calibration=(calibrate or data) if int8 else None,
+        versions=versions(),
+        files=files,
+    )
+    write_manifest(manifest_path(path), manifest)
+    return manifest
+
+
+def _smaller_files(
+    path: Path, *, fp16: bool, calibration: tuple[Tensor, Tensor] | None
+) -> Iterator[tuple[Path, Quantisation | None]]:
+    """Write the other precisions of an exported file beside it, one after the other."""
+    fp32 = path.read_bytes()
+    if fp16:
+        file = path.with_suffix(".fp16.onnx")
+        write_bytes(file, to_fp16(fp32))
+        yield file, None
+    if calibration is not None:
+        quantiser = Quantiser(fp32, *calibration)
+        for architecture in ARCHITECTURES:
+            file = path.with_suffix(f".int8.{architecture}.onnx")
+            content, quantisation = quantiser.quantise(architecture)
+            write_bytes(file, content)
+            yield file, quantisation
+
+
+def _exported_file(file: Path, quantisation: Quantisation | None, backbone: nn.Module, images: Tensor) -> ExportedFile:
+    """Describe a file that was written, from its content, and compare it with torch on normalised images."""
+    description = describe_model(file)
+    network = _onnx_network(file, description)
+    with torch.inference_mode():
+        parity = compare_features(network(images), backbone(images))
+    return ExportedFile(
+        file=file.name,
+        precision=description.precision,
+        architecture=description.architecture,
+        bytes=description.bytes,
+        sha256=description.sha256,
+        opset=description.opset,
+        parity=parity,
+        emulated=network.emulated,
+        quantisation=quantisation,
+    )
+
+
+def _onnx_network(file: Path, description: ModelDescription) -> OnnxNetwork:
+    """Load a file to run as the machines that it is for run it."""
+    emulated = not is_of_this_machine(description.architecture)
+    return OnnxNetwork(file.read_bytes(), description.metadata, emulated=emulated)
+
+
+def _calibration_images(source: Source, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """Draw normalised images to calibrate on, and others to judge the result by, float32 [N, 3, S, S] both."""
+    order = np.random.default_rng(recipe.train.seed).permutation(len(source))
+    images = _centre_crops(source, order[: _CALIBRATION_IMAGES + _HELD_OUT_IMAGES], recipe)
+    if len(images) < _FEWEST_CALIBRATION_IMAGES:
+        raise DataError(
+            f"{source.name} holds {len(images)} images that can be used: too few to calibrate on.",
+            f"Give {_FEWEST_CALIBRATION_IMAGES} at least, better {_CALIBRATION_IMAGES + _HELD_OUT_IMAGES}.",
+        )
+    aside = max(2, len(images) * _HELD_OUT_IMAGES // (_CALIBRATION_IMAGES + _HELD_OUT_IMAGES))
+    normalised = normalise(images, recipe.data.mean, recipe.data.std)
+    return normalised[aside:], normalised[:aside]
+
+
+def _spread(images: int, count: int) -> np.ndarray:
+    """Return ``count`` positions spread evenly over so many images, which often come sorted by class."""
+    return np.linspace(0, images - 1, min(count, images), dtype=int)
+
+
+def _centre_crops(source: Source, indices: np.ndarray, recipe: Recipe) -> Tensor:
+    """Read some images as an evaluation shows them: uint8 [N, S, S, 3], without those that cannot be decoded."""
+    loader = evaluation_loader(
+        Subset(source, indices, source.name),
+        size=recipe.evaluation.image_size,
+        crop_share=recipe.evaluation.crop_share,
+        batch_size=_EVALUATION_BATCH,
+    )
+    return torch.cat([images for images, _ in loader])
+
+
+def verify(
+    models: Sequence[Path | str] = (),
+    *,
+    run: Run | Path | str | None = None,
+    data: str | None = None,
+    narrator: Narrator | None = None,
+) -> dict[str, Any]:
+    """Compare exported files with the torch network: their features on real images, and what these are worth.
+
+    Args:
+        models: ONNX files, all of one run; by default those in the manifest of the run.
+        run: The run they were exported from; by default the one that the first of them lies in, or the latest.
+        data: Labelled images; by default those that the run was trained on. If these have no labels, features are
+            compared without kNN.
+        narrator: Told how it goes.
+
+    Returns:
+        ``{"rows", "data", "machine", "versions"}``: one row for torch and one for each file, with ``knn_top1`` in
+        percent, None without labels, and :class:`lightssl.deploy.parity.Parity`. Also written to the run folder.
+
+    Raises:
+        ExportError: A file is damaged, is not valid ONNX, is not what its manifest says, has another input or output
+            than the run's network, or its features are not finite.
+        DataError: ``data`` cannot be used.
+    """
+    narrator = narrator or Silent()
+    files = [Path(model) for model in models]
+    run = _run_around(files[0]) if files and run is None else _as_run(run)
+    recipe = validate(run.recipe(), origin=str(run.recipe_path))
+    files = files or _exported_files(run)
+    descriptions = {file: _checked_description(file, recipe) for file in files}
+    networks = {file: _onnx_network(file, description) for file, description in descriptions.items()}
+    splits, images = _verification_images(run, recipe, data, narrator)
+    shown = sum(map(len, splits)) if splits else len(images)
+    rows: list[dict[str, Any]] = []
+    with narrator.work("Verifying", shown * (1 + len(networks))) as bar:
+        done = 0
+
+        def advance(by: int, status: str) -> None:
+            nonlocal done
+            done += by
+            bar(done, status)
+
+        def measure(network: nn.Module, name: str) -> tuple[Tensor, float | None]:
+            """Return features of the compared images, and kNN accuracy in percent where there are labels."""
+            on_batch = partial(advance, status=name)
+            if splits is None:
+                return _features_of(network, images, recipe, on_batch)[0], None
+            features = _features(network, *splits, recipe, on_batch)
+            return features.test, EVALUATIONS["knn"](features, seed=recipe.train.seed)["top1"]
+
+        expected, top1 = measure(load_backbone(run), "torch")
+        rows.append({"model": "torch", "precision": "fp32", "knn_top1": top1})
+        for file, network in networks.items():
+            features, top1 = measure(network, file.name)
+            description = descriptions[file]
+            row = {
+                "model": str(file),
+                "precision": description.precision,
+                "architecture": description.architecture,
+                "emulated": network.emulated,
+                "bytes": description.bytes,
+                "sha256": description.sha256,
+                **asdict(compare_features(features, expected)),
+                "knn_top1": top1,
+            }
+            rows.append(row)
+    result = {"data": images.name, "rows": rows, "machine": describe_machine(), "versions": versions()}
+    write_json(run.verification_path, result)
     return result
+
+
+def _verification_images(
+    run: Run, recipe: Recipe, data: str | None, narrator: Narrator
+) -> tuple[tuple[Source, Source] | None, Source]:
+    """Open train and test images where there are labels, and the images that features are compared on."""
+    spec = data or run.environment().get("data", SAMPLE)
+    try:
+        train, test, how = open_splits(spec, seed=recipe.train.seed)
+    except DataError as error:
+        if data is not None:
+            raise
+        narrator.say(f"No kNN: {error.message} Name labelled images with --data")
+        source = open_source(spec, split="train")
+        return None, Subset(source, _spread(len(source), _COMPARED_IMAGES), source.name)
+    narrator.say(how)
+    return (train, test), test
+
+
+def _checked_description(file: Path, recipe: Recipe) -> ModelDescription:
+    """Read what a file says of itself, and refuse it if it is damaged, changed or of another network."""
+    description = describe_model(file)
+    manifest = read_manifest(manifest_path(file))
+    if manifest is not None:
+        written = {entry.file: entry.sha256 for entry in manifest.files}.get(file.name, description.sha256)
+        if written != description.sha256:
+            raise ExportError(
+                f"{file} is not what its manifest says: it has changed since it was exported.",
+                "Write it again with: lightssl export --onnx",
+            )
+    check_valid(file.read_bytes())
+    check_fits(file, description, recipe.evaluation.image_size)
+    return description
+
+
+def _exported_files(run: Run) -> list[Path]:
+    manifest = read_manifest(manifest_path(_exported(run)))
+    return [run.onnx_path.with_name(entry.file) for entry in manifest.files] if manifest else [run.onnx_path]
+
+
+def _run_around(model: Path) -> Run:
+    """Return the run whose export folder a model lies in."""
+    run = Run(model.resolve().parent.parent)
+    if not run.recipe_path.exists():
+        raise LightSSLError(
+            f"{model} does not lie in a run.", "Name the run that it was exported from with --run, to compare with."
+        )
+    return run
 
 
 def bench(
@@ -782,4 +1039,5 @@ __all__ = [
     "pretrain",
     "report",
     "resume",
+    "verify",
 ]

@@ -60,8 +60,13 @@ class Run:
 
     @property
     def onnx_path(self) -> Path:
-        """The exported network."""
+        """The exported network. Other precisions and the manifest lie beside it."""
         return self.folder / "export" / "model.onnx"
+
+    @property
+    def verification_path(self) -> Path:
+        """The exported files beside the torch network."""
+        return self.folder / "export" / "verify.json"
 
     @property
     def report_path(self) -> Path:

@@ -69,8 +69,8 @@ def test_from_a_folder_of_images_to_a_timed_onnx_file(photos: Path, tmp_path: Pa
     assert all(0 <= row["top1"] <= 100 for task in results.values() for row in task["results"])
 
     exported = lightssl.export(run)
-    assert Path(exported.path) == run.onnx_path
-    assert exported.feature_width == lightssl.load_backbone(run).feature_width
+    assert [run.onnx_path.with_name(file.file) for file in exported.files] == [run.onnx_path]
+    assert exported.output.width == lightssl.load_backbone(run).feature_width
 
     page = lightssl.report(run)
     text = page.read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lightssl import __version__
-from lightssl.cli import bench, doctor, evaluate, export, fit_profile, import_, pretrain, recipes, report
+from lightssl.cli import bench, doctor, evaluate, export, fit_profile, import_, pretrain, recipes, report, verify
 from lightssl.cli.terminal import fail
 from lightssl.errors import LightSSLError
 
@@ -37,7 +37,7 @@ def _root(
     """Options of the program itself."""
 
 
-for module in (pretrain, import_, evaluate, export, bench, fit_profile, report, recipes, doctor):
+for module in (pretrain, import_, evaluate, export, verify, bench, fit_profile, report, recipes, doctor):
     module.register(app)
 
 

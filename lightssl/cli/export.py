@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.terminal import Terminal, console, print_json
+from lightssl.cli.terminal import Terminal, print_table
 from lightssl.errors import ConfigError
 
 
@@ -14,7 +14,10 @@ def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
         epilog=examples(
-            "lightssl export --onnx", "lightssl export --onnx --out features.onnx --no-normalisation --json"
+            "lightssl export --onnx",
+            "lightssl export --onnx --fp16 --int8",
+            "lightssl export --onnx --int8 --calibrate sample",
+            "lightssl export --onnx --out features.onnx --no-normalisation --json",
         )
     )(export)
 
@@ -29,21 +32,49 @@ def export(
             "--normalisation/--no-normalisation", help="Whether the file takes RGB in 0..1 and normalises it itself."
         ),
     ] = True,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Also in half precision: model.fp16.onnx.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Also in 8 bits: model.int8.arm.onnx and model.int8.x86.onnx.")
+    ] = False,
+    calibrate: Annotated[
+        Optional[str],
+        typer.Option(help="Images that --int8 takes the ranges of activations from.", show_default="the run's"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Write the pre-trained backbone for a device, checked against torch."""
     if not onnx:
         raise ConfigError("Name the format to export to.", "There is one so far: lightssl export --onnx")
-    from dataclasses import asdict
-
+    if calibrate is not None and not int8:
+        raise ConfigError("--calibrate says what --int8 is calibrated on.", "Add --int8.")
     from lightssl import pipeline
 
-    result = pipeline.export(run, out=out, include_normalisation=normalisation, narrator=Terminal())
+    manifest = pipeline.export(
+        run,
+        out=out,
+        include_normalisation=normalisation,
+        fp16=fp16,
+        int8=int8,
+        calibrate=calibrate,
+        narrator=Terminal(),
+    )
     if json:
-        print_json(asdict(result))
+        print(manifest.model_dump_json(indent=2))
         return
-    errors = [result.max_error_random, *([result.max_error_images] if result.max_error_images is not None else [])]
-    console.print(
-        f"{result.path}: {result.bytes / 1e6:.2f} MB, opset {result.opset}, input {result.input_size} px, "
-        f"{result.feature_width} features, largest difference from torch {max(errors):.1e}"
+    fp32 = manifest.files[0]
+    print_table(
+        f"{manifest.recipe}, opset {fp32.opset}, input {manifest.input.size} px, {manifest.output.width} features",
+        ["file", "precision", "for", "MB", "of fp32", "largest error", "cosine with torch"],
+        [
+            [
+                file.file,
+                file.precision,
+                file.architecture,
+                f"{file.bytes / 1e6:.2f}",
+                f"{file.bytes / fp32.bytes:.2f}",
+                f"{file.parity.max_error:.1e}",
+                f"{file.parity.cosine:.5f}",
+            ]
+            for file in manifest.files
+        ],
     )

@@ -21,7 +21,10 @@ from torch import Tensor, nn
 
 from lightssl import __version__
 from lightssl.errors import ExportError
-from lightssl.files import atomic_path
+from lightssl.files import write_bytes
+
+# Official builds of ONNX Runtime send telemetry unless told not to before the import.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 OPSET = 18
 INPUT, OUTPUT = "images", "features"
@@ -58,6 +61,16 @@ class ModelDescription:
     input_shape: tuple[int | str, ...]  # a str names a dimension that is free
     output_shape: tuple[int | str, ...]
     metadata: dict[str, str]  # empty for a model that did not come from lightssl
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``fp16`` or ``int8``."""
+        return self.metadata.get("precision", "unknown")
+
+    @property
+    def architecture(self) -> str:
+        """The processors that it is made for: ``any``, ``arm`` or ``x86``."""
+        return self.metadata.get("architecture", "any")
 
     @property
     def normalises(self) -> bool:
@@ -125,10 +138,7 @@ def export_onnx(
     exported = Normalised(network, mean, std) if include_normalisation else network
     model = _trace(exported, input_size)
     onnx.helper.set_model_props(model, {**metadata, **_own_metadata(input_size, mean, std, include_normalisation)})
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise ExportError(f"The exporter made a model that is not valid: {_first_line(error)}") from error
+    check_valid(model)
     content = model.SerializeToString()
 
     parity = _Parity(content, exported)
@@ -139,8 +149,7 @@ def export_onnx(
         pixels = images.cpu().permute(0, 3, 1, 2)
         max_error_images = max(parity.compare(scale(chunk / 255)) for chunk in torch.split(pixels, 16))
 
-    with atomic_path(path) as aside:
-        aside.write_bytes(content)
+    write_bytes(path, content)
     return ExportResult(
         path=str(path),
         bytes=len(content),
@@ -194,6 +203,41 @@ def read_metadata(path: Path) -> dict[str, str]:
     return describe_model(path).metadata
 
 
+def check_valid(model: onnx.ModelProto | bytes) -> None:
+    """Raise ExportError unless the ONNX checker accepts a model."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"The model is not valid ONNX: {first_line(error)}") from error
+
+
+def open_session(model: bytes, *, emulated: bool = False) -> Any:
+    """Load a serialised model into ONNX Runtime, on the CPU, with as many threads as torch has.
+
+    Args:
+        model: ONNX.
+        emulated: Leave quantised operators to float kernels instead of integer ones.
+
+    Raises:
+        ExportError: The runtime refuses it.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.add_session_config_entry("session.disable_quant_qdq", "1" if emulated else "0")
+    try:
+        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's errors have no public base class
+        raise ExportError(f"ONNX Runtime cannot load the model: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def _trace(network: nn.Module, input_size: int) -> onnx.ModelProto:
     # A batch of 2: torch.export takes a dimension of 1 for a constant.
     example = torch.zeros(2, 3, input_size, input_size)
@@ -201,12 +245,12 @@ def _trace(network: nn.Module, input_size: int) -> onnx.ModelProto:
         with torch.no_grad():
             features = network(example)
     except RuntimeError as error:
-        raise ExportError(f"The network fails on images of {input_size} px: {_first_line(error)}") from error
+        raise ExportError(f"The network fails on images of {input_size} px: {first_line(error)}") from error
     if not (isinstance(features, Tensor) and features.ndim == 2 and len(features) == len(example)):
         got = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise ExportError(f"The network maps {list(example.shape)} to {got}, not to features [{len(example)}, D].")
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 network,
                 (example,),
@@ -218,7 +262,7 @@ def _trace(network: nn.Module, input_size: int) -> onnx.ModelProto:
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
-        raise ExportError(f"The network cannot be exported to ONNX: {_first_line(error.__cause__ or error)}") from error
+        raise ExportError(f"The network cannot be exported to ONNX: {first_line(error.__cause__ or error)}") from error
     if program is None:
         raise ExportError("The exporter returned nothing.")
     model = program.model_proto  # a new copy at each access
@@ -227,8 +271,8 @@ def _trace(network: nn.Module, input_size: int) -> onnx.ModelProto:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the exporter's warnings, log lines and graph dumps: what matters is checked afterwards."""
+def quiet() -> Iterator[None]:
+    """Silence a converter's warnings, log lines and graph dumps: what matters is checked afterwards."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -258,6 +302,7 @@ def _own_metadata(input_size: int, mean: Normalisation, std: Normalisation, insi
         "mean": json.dumps(mean),
         "std": json.dumps(std),
         "precision": "fp32",
+        "architecture": "any",
         "opset": str(OPSET),
         "lightssl_version": __version__,
         "torch_version": torch.__version__,
@@ -268,16 +313,7 @@ class _Parity:
     """Compares the features of an ONNX model in ONNX Runtime with those of a torch network."""
 
     def __init__(self, model: bytes, network: nn.Module) -> None:
-        # Official builds of ONNX Runtime send telemetry unless told not to before the import.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.log_severity_level = 3  # errors only
-        try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the runtime's errors have no public base class
-            raise ExportError(f"ONNX Runtime cannot load the exported model: {_first_line(error)}") from error
+        self._session = open_session(model)
         self._network = network
         self.feature_width = 0
         self.max_feature = 0.0
@@ -293,7 +329,7 @@ class _Parity:
         try:
             (features,) = self._session.run([OUTPUT], {INPUT: images.numpy()})
         except Exception as error:  # as above
-            raise ExportError(f"The exported model fails on a batch of {len(images)}: {_first_line(error)}") from error
+            raise ExportError(f"The exported model fails on a batch of {len(images)}: {first_line(error)}") from error
         if features.shape != expected.shape:
             raise ExportError(f"The exported model's features have shape {features.shape}, torch's {expected.shape}.")
         if not (np.isfinite(features).all() and np.isfinite(expected).all()):
@@ -329,7 +365,3 @@ def _shape(value: Any) -> tuple[int | str, ...]:
 
 def _not_a_model(path: Path, reason: str) -> ExportError:
     return ExportError(f"{path} is not an ONNX model: {reason}.", "Write it again with: lightssl export --onnx")
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

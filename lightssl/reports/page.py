@@ -117,7 +117,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "views_image": _png(run.views_path),
         "gallery": _gallery(neighbours),
         "gallery_seed": neighbours.get("seed"),
-        "models": [_model(path) for path in sorted((run.folder / "export").glob("*.onnx"))],
+        "models": _models(run),
         "benches": [bench for path in sorted((run.folder / "bench").glob("*.json")) for bench in _benches(path)],
         "card": _pairs(recipe.get("card")),
         "recipe_text": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100),
@@ -296,11 +296,24 @@ def _picture(row: Mapping[str, Any]) -> dict[str, str]:
 # -------------------------------------------------------------------------------------------------------------- latency
 
 
-def _model(path: Path) -> dict[str, str]:
-    facts = _read_mapping(path.with_suffix(".json"))
-    described = {key: value for key, value in facts.items() if key not in ("path", "bytes", "sha256")}
-    size = f"{path.stat().st_size / 1e6:.1f} MB"
-    return {"name": path.name, "facts": f"{size}. {_sentence(described)}".strip()}
+def _models(run: Run) -> list[dict[str, str]]:
+    """Describe each exported file by the manifest beside it, and by what was verified of that very file."""
+    folder = run.onnx_path.parent
+    entries = {str(row.get("file")): row for row in _mappings(_read_mapping(folder / "manifest.json").get("files"))}
+    verified = _mappings(_read_mapping(run.verification_path).get("rows"))
+    accuracy = {str(row["sha256"]): row.get("knn_top1") for row in verified if "sha256" in row}
+    models = []
+    for path in sorted(folder.glob("*.onnx")):
+        entry = entries.get(path.name, {})
+        parity = _mapping(entry.get("parity"))
+        facts = {
+            **{key: entry.get(key) for key in ("precision", "architecture", "opset")},
+            "largest_error": parity.get("max_error"),
+            "cosine_with_torch": parity.get("cosine"),
+            "kNN_%": accuracy.get(str(entry.get("sha256"))),
+        }
+        models.append({"name": path.name, "facts": f"{path.stat().st_size / 1e6:.1f} MB. {_sentence(facts)}".strip()})
+    return models
 
 
 def _benches(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,86 @@
+"""What lies beside exported files and says what each of them is."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lightssl.deploy.parity import Parity
+from lightssl.deploy.quantise import Quantisation
+from lightssl.errors import ExportError
+from lightssl.files import write_text
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelInput(_Entry):
+    """What the files are fed with: one input of this name, float32 [batch, 3, size, size], RGB."""
+
+    name: str
+    size: int
+    range: str  # of the values
+    normalisation: str  # "inside" the files or "outside"
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class ModelOutput(_Entry):
+    """What the files return: one output of this name, float32 [batch, width]."""
+
+    name: str
+    width: int
+
+
+class ExportedFile(_Entry):
+    """One ONNX file."""
+
+    file: str  # its name, in the folder of the manifest
+    precision: str  # fp32, fp16 or int8
+    architecture: str  # the processors it is made for: any, arm or x86
+    bytes: int
+    sha256: str
+    opset: int
+    parity: Parity  # with torch, on real images
+    emulated: bool  # whether parity was measured in float, as this machine's integer kernels are not those of the file
+    quantisation: Quantisation | None = None
+
+
+class Manifest(_Entry):
+    """What was exported, from what, and by which versions."""
+
+    recipe: str
+    scale: str
+    backbone: str
+    input: ModelInput
+    output: ModelOutput
+    calibration: str | None  # the images that int8 files were calibrated on
+    versions: dict[str, str | None]
+    files: list[ExportedFile]
+
+
+def manifest_path(model: Path) -> Path:
+    """Return where the manifest of an exported file lies."""
+    return model.with_name("manifest.json")
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a manifest in one piece."""
+    write_text(path, manifest.model_dump_json(indent=2) + "\n")
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Read a manifest; None when there is none.
+
+    Raises:
+        ExportError: The file is damaged, or no manifest of lightssl's.
+    """
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        raise ExportError(
+            f"{path} is not a manifest of lightssl's, or it is damaged.",
+            "Move it away, or export to another folder with --out.",
+        ) from error
