@@ -19,7 +19,7 @@ def bench(
         Optional[list[Path]],
         typer.Argument(metavar="MODEL", help="ONNX files.", show_default="the latest run's"),
     ] = None,
-    target: Annotated[str, typer.Option(help="A device profile: cpu, ssh:HOST, or a YAML file.")] = "cpu",
+    target: Annotated[str, typer.Option(help="A device profile: cpu, ssh:HOST, adb:SERIAL, or a YAML file.")] = "cpu",
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Time exported models on a device."""
