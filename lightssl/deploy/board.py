@@ -219,8 +219,8 @@ def bench_board(
 ) -> list[Measurement]:
     """Time an ONNX model on a board's CPU, once for each number of threads.
 
-    The model and ``export/runner/run_onnx.py`` go into the board's folder. Where its Python lacks onnxruntime, a C
-    program takes the place of the latter and brings all it needs along. A row says how far the board's output is from
+    The model and ``export/runner/run_onnx.py`` go into the board's folder; where its Python lacks onnxruntime, a C
+    program instead, with all it needs. A row says how far the board's output is from
     this machine's, and what the board told of its clock and heat before and after.
 
     Args:
@@ -300,7 +300,7 @@ def _native_runner(
     except TargetError as error:
         raise TargetError(
             f"{name} has no Python with onnxruntime, and no runner can be made for it. {error.message}",
-            error.hint or "Install it there: pip install onnxruntime",
+            error.hint,
         ) from error
     images = folder / "input.bin"
     runner_functions()["make_input"](input_shape, batch=input_shape[0], seed=SEED).tofile(images)

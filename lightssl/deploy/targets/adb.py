@@ -1,8 +1,8 @@
 """An Android phone that adb reaches: ONNX Runtime on its CPU."""
 
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -65,13 +65,12 @@ def bench_adb(
     )
 
 
-@contextmanager
 def _connect(
     adb: Sequence[str], serial: str | None, folder: str, connect_seconds: int, grace_seconds: float
-) -> Iterator[Board]:
+) -> AbstractContextManager[Board]:
     found = _choose(adb, serial, connect_seconds)
     shell = [*adb, "-s", found, "shell"]
-    with hold_board(
+    return hold_board(
         found,
         opening=shell,
         shell=shell,
@@ -79,8 +78,7 @@ def _connect(
         connect_seconds=connect_seconds,
         grace_seconds=grace_seconds,
         hint=f"This must work: adb -s {found} shell mktemp -d {folder}/XXXXXX",
-    ) as board:
-        yield board
+    )
 
 
 def _choose(adb: Sequence[str], serial: str | None, connect_seconds: int) -> str:
