@@ -1,5 +1,5 @@
 #!/bin/sh
-# Print what a board or phone says of itself and of what may slow it down, in lines of key=value, the value empty where it
+# Print what a board or phone says of itself and of what may slow it down: lines of key=value, the value empty where it
 # does not tell.
 
 quietly() { "$@" 2>/dev/null; }

@@ -3,9 +3,9 @@
  *     cc -O2 -o run_onnx run_onnx.c -ldl
  *     LD_LIBRARY_PATH=. ORT_DISABLE_TELEMETRY=1 ./run_onnx model.onnx --input=input.bin --threads=2
  *
- * It needs libonnxruntime.so, which it opens when it runs, so that one program serves many versions. The input is a file:
- * float32 [batch, channels, height, width] in the machine's byte order. On failure the last line of stderr says what was
- * wrong, and the exit status is 1.
+ * It needs libonnxruntime.so, which it opens when it runs, so that one program serves many versions. The input is a
+ * file: float32 [batch, channels, height, width] in the machine's byte order. On failure the last line of stderr says
+ * what was wrong, and the exit status is 1.
  */
 
 #include <dlfcn.h>
@@ -26,8 +26,8 @@ enum { API_VERSION = 12, IMAGE_DIMENSIONS = 4, MAX_DIMENSIONS = 16, MAX_OUTPUT_V
 /* Values of ONNX Runtime's C interface. */
 enum { LOG_ERRORS = 3, SEQUENTIAL = 0, ALL_OPTIMISATIONS = 99, FLOAT32 = 1, ARENA_ALLOCATOR = 1, DEFAULT_MEMORY = 0 };
 
-/* The part of ONNX Runtime's table of functions that is used here. New versions only add to its end, so places stay. All
- * objects are opaque. What returns `void *` returns a status: NULL if all went well. */
+/* The part of ONNX Runtime's table of functions that is used here. New versions only add to its end, so places stay.
+ * All objects are opaque. What returns `void *` returns a status: NULL if all went well. */
 struct Api {
     void *places_0_1[2];
     const char *(*GetErrorMessage)(const void *status);
@@ -76,7 +76,7 @@ struct Api {
 };
 
 _Static_assert(offsetof(struct Api, Run) == 9 * sizeof(void *), "places are counted wrongly");
-_Static_assert(offsetof(struct Api, CreateTensorWithDataAsOrtValue) == 49 * sizeof(void *), "places are counted wrongly");
+_Static_assert(offsetof(struct Api, GetTensorMutableData) == 51 * sizeof(void *), "places are counted wrongly");
 _Static_assert(offsetof(struct Api, ReleaseValue) == 96 * sizeof(void *), "places are counted wrongly");
 
 struct ApiBase {
@@ -151,7 +151,8 @@ static const char *value_of(const char *argument, const char *name) {
 }
 
 static struct Options parse_options(int count, char **arguments) {
-    struct Options options = {.threads = 1, .batch = 1, .warmup = 10, .min_samples = 100, .min_seconds = 1, .max_seconds = 10};
+    struct Options options = {
+        .threads = 1, .batch = 1, .warmup = 10, .min_samples = 100, .min_seconds = 1, .max_seconds = 10};
     for (int index = 1; index < count; index++) {
         const char *argument = arguments[index], *value;
         if ((value = value_of(argument, "--input"))) options.input = value;

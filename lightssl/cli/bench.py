@@ -28,7 +28,7 @@ def bench(
         typer.Argument(metavar="MODEL", help="ONNX files.", show_default="the latest run's"),
     ] = None,
     target: Annotated[
-        str, typer.Option(help="A device profile: cpu, ssh:HOST, web, predict:NAME, or a YAML file.")
+        str, typer.Option(help="A device profile: cpu, web, ssh:HOST, adb:SERIAL, predict:NAME, or a YAML file.")
     ] = "cpu",
     lan: Annotated[bool, typer.Option("--lan", help="web: let other devices in the network open the page.")] = False,
     https: Annotated[bool, typer.Option("--https", help="web: with a self-signed certificate, for threads.")] = False,

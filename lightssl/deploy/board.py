@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import tarfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,16 @@ from lightssl.resources import resource
 # builds of ONNX Runtime send.
 _IN_SH = "env ORT_DISABLE_TELEMETRY=1 sh -c {}"
 
+# Says last of all that the script came to an end, since adb calls a connection that was lost a success.
+_ENDED = b"ended\n"
+_UNTIL_ITS_END = """(
+{}
+)
+status=$?
+echo ended >&2
+exit $status
+"""
+
 # Makes the folder, and holds it until standard input ends: at the end of the timing, but also when the connection drops
 # and when the process that times is killed. Then the board itself ends the runner and removes the folder.
 _HOLD_FOLDER = """
@@ -44,6 +55,7 @@ trap 'kill -9 $(cat "$folder/pid" 2>/dev/null) 2>/dev/null; rm -rf "$folder"' EX
 trap 'exit 1' HUP INT TERM PIPE
 echo "$folder"
 cat >/dev/null
+exit
 """
 
 # Runs a command in the folder, its process id beside it for as long as it runs.
@@ -77,7 +89,6 @@ class Board:
     shell: Sequence[str]  # runs the command that follows on the board
     folder: str
     grace_seconds: float
-    holder: "subprocess.Popen[bytes]"
 
     def run(self, script: str, timeout: float, sent: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
         """Run ``script`` in the board's shell with ``sent`` as its input; its status is negative if a signal ended it.
@@ -85,18 +96,19 @@ class Board:
         Raises:
             TargetError: The connection was lost, or the script did not end in time.
         """
-        command = [*self.shell, _IN_SH.format(shlex.quote(script))]
+        command = [*self.shell, _IN_SH.format(shlex.quote(_UNTIL_ITS_END.format(script)))]
         try:
             process = subprocess.run(command, input=sent, capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired as error:
             raise TargetError(
                 f"{self.name} gave no answer within {timeout:g} s.", "Raise grace_seconds, or take a smaller network."
             ) from error
-        if process.returncode != 0 and self._is_lost():
+        if not process.stderr.endswith(_ENDED):
             raise TargetError(
                 f"The connection to {self.name} was lost: {_last_line(process.stderr)}",
                 "Try again when it is there. It removes what was copied by itself.",
             )
+        process.stderr = process.stderr.removesuffix(_ENDED)
         if process.returncode > 128:  # how a shell says that it was a signal
             process.returncode = 128 - process.returncode
         return process
@@ -147,14 +159,6 @@ class Board:
             ),
         )
 
-    def _is_lost(self) -> bool:
-        # What holds the folder ends with the connection, though perhaps a moment after the command that noticed.
-        try:
-            self.holder.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
-
 
 @contextmanager
 def hold_board(
@@ -192,7 +196,7 @@ def hold_board(
             if not made.startswith("/"):
                 errors.seek(0)
                 raise TargetError(f"Cannot use {name}: {made or _last_line(errors.read())}", hint)
-            yield Board(name, shell, made, grace_seconds, holder)
+            yield Board(name, shell, made, grace_seconds)
         finally:
             _end(holder)
 
@@ -215,8 +219,8 @@ def bench_board(
 ) -> list[Measurement]:
     """Time an ONNX model on a board's CPU, once for each number of threads.
 
-    The model and ``export/runner/run_onnx.py`` go into the board's folder. Where its Python lacks onnxruntime, a C
-    program takes the place of the latter and brings all it needs along. A row says how far the board's output is from
+    The model and ``export/runner/run_onnx.py`` go into the board's folder; where its Python lacks onnxruntime, a C
+    program instead, with all it needs. A row says how far the board's output is from
     this machine's, and what the board told of its clock and heat before and after.
 
     Args:
@@ -236,7 +240,7 @@ def bench_board(
     Raises:
         TargetError: There is no such file, ONNX Runtime refuses it here or there, the board cannot be reached, lacks
             space, does not answer, or no number of threads fits it; the connection drops; or the board has no
-            onnxruntime and no runner can be made for it here.
+            onnxruntime and no runner can be made for it here. What goes wrong after the first row is a warning instead.
     """
     description = describe_for_timing(model)
     loop = {"warmup": warmup, "min_samples": min_samples, "min_seconds": min_seconds, "max_seconds": max_seconds}
@@ -252,29 +256,24 @@ def bench_board(
             command = [python, "run_onnx.py", f"--seed={SEED}"]
             files = {"run_onnx.py": runner_path()}
         else:
-            try:
-                native = build_native_runner(state.machine, Path(local), library=library)
-            except TargetError as error:
-                raise TargetError(
-                    f"{board.name} has no Python with onnxruntime, and no runner can be made for it. {error.message}",
-                    error.hint or "Install it there: pip install onnxruntime",
-                ) from error
-            images = Path(local, "input.bin")
-            runner_functions()["make_input"](here["input_shape"], batch=batch, seed=SEED).tofile(images)
-            command = [*native.command, "--input=input.bin"]
-            files = {**native.files, "input.bin": images}
+            command, files = _native_runner(board.name, state.machine, library, here["input_shape"], Path(local))
         if pinned:
             command = ["taskset", f"{sum(1 << core for core in pinned):x}", *command]
         board.copy({**files, "model.onnx": model})
         for count in counts:
-            if rows:
-                time.sleep(cooldown_seconds)
             options = runner_options({"threads": count, "batch": batch, **loop})
-            before = board.state().conditions
-            answer = read_answer(
-                board.run_in_folder([*command, "model.onnx", *options], 2 * max_seconds + grace_seconds),
-                f"ONNX Runtime could not time {model} on {board.name}",
-            )
+            try:
+                if rows:
+                    time.sleep(cooldown_seconds)
+                before = board.state().conditions
+                process = board.run_in_folder([*command, "model.onnx", *options], 2 * max_seconds + grace_seconds)
+                answer = read_answer(process, f"ONNX Runtime could not time {model} on {board.name}")
+                after = board.state().conditions
+            except TargetError as error:
+                if not rows:
+                    raise
+                warnings.warn(f"Nothing from {count} threads on. {error}", stacklevel=3)
+                break
             difference = np.subtract(answer["output"], here["output"], dtype=np.float32)
             rows.append(
                 Measurement(
@@ -286,10 +285,26 @@ def bench_board(
                     max_error_vs_torch=None,
                     max_error_vs_host=float(np.abs(difference).max()),
                     conditions_before=before,
-                    conditions_after=board.state().conditions,
+                    conditions_after=after,
                 )
             )
     return rows
+
+
+def _native_runner(
+    name: str, machine: str, library: Path | None, input_shape: Sequence[int], folder: Path
+) -> tuple[list[str], dict[str, Path]]:
+    """Return the command of the C program, and the files that it needs beside the model: some lie in ``folder``."""
+    try:
+        runner = build_native_runner(machine, folder, library=library)
+    except TargetError as error:
+        raise TargetError(
+            f"{name} has no Python with onnxruntime, and no runner can be made for it. {error.message}",
+            error.hint,
+        ) from error
+    images = folder / "input.bin"
+    runner_functions()["make_input"](input_shape, batch=input_shape[0], seed=SEED).tofile(images)
+    return [*runner.command, f"--input={images.name}"], {**runner.files, images.name: images}
 
 
 def _first_line(process: "subprocess.Popen[bytes]", timeout: float) -> str:

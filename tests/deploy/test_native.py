@@ -19,17 +19,9 @@ from onnx import TensorProto, helper
 from lightssl.deploy.native import build_native_runner
 from lightssl.errors import TargetError
 from lightssl.resources import resource
+from tests.deploy.devices import CORTEX_A72
 
 PYTHON_RUNNER = resource("export", "runner", "run_onnx.py")
-CORTEX_A72 = """processor\t: 0
-Features\t: fp asimd evtstrm crc32 cpuid
-CPU implementer\t: 0x41
-CPU architecture: 8
-CPU variant\t: 0x0
-CPU part\t: 0xd08
-CPU revision\t: 3
-
-"""
 QUICK = ["--warmup=1", "--min-samples=3", "--min-seconds=0", "--max-seconds=1"]
 
 pytestmark = pytest.mark.skipif(

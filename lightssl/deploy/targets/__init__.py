@@ -15,6 +15,7 @@ from lightssl.registry import Registry
 TARGETS = Registry(
     "target",
     {
+        "adb": "lightssl.deploy.targets.adb:bench_adb",
         "cpu": "lightssl.deploy.targets.cpu:bench_cpu",
         "ssh": "lightssl.deploy.targets.ssh:bench_ssh",
         "web": "lightssl.deploy.targets.web:bench_web",

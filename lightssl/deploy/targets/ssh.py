@@ -33,7 +33,7 @@ def bench_ssh(
     connect_seconds: PositiveInt,
     grace_seconds: Positive,
 ) -> list[Measurement]:
-    """Time an ONNX model on a board: :func:`~lightssl.deploy.board.bench_board` says how, and explains what is not here.
+    """Time an ONNX model on a board. What is not explained here is in :func:`~lightssl.deploy.board.bench_board`.
 
     Args:
         model: ONNX file with one float32 image input.

@@ -5,11 +5,9 @@ import os
 import platform
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from lightssl.deploy.latency import Measurement
 from lightssl.deploy.profile import bench, load_profile
 from lightssl.errors import TargetError
 from lightssl.machine import usable_cores
+from tests.deploy.devices import eventually, free_port
 
 SSHD = Path("/usr/sbin/sshd")
 QUICK: dict[str, Any] = {"threads": [1], "warmup": 1, "min_samples": 3, "min_seconds": 0, "max_seconds": 1}
@@ -61,20 +60,6 @@ class Board:
                 if int(stat.read_text().rpartition(")")[2].split()[1]) == self.server.pid:
                     found.append(int(stat.parent.name))
         return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def eventually(condition: Callable[[], object]) -> bool:
-    for _ in range(300):
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 @pytest.fixture
@@ -283,6 +268,18 @@ def test_a_board_that_does_not_answer_is_given_up_and_cleaned(model: Path, board
     with pytest.raises(TargetError, match=r"board gave no answer within 7 s"):
         board.bench(model, python=str(hangs), max_seconds=1, grace_seconds=5)
     assert list(board.folder.iterdir()) == []
+
+
+def test_what_was_timed_before_a_failure_is_kept(model: Path, board: Board, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/sh\ncase $* in *--threads=2*) echo 'too hot' >&2; exit 1; esac\nexec {sys.executable} \"$@\"\n"
+    )
+    python.chmod(0o755)
+    board.put_tool("nproc", "echo 2")
+    with pytest.warns(UserWarning, match=r"Nothing from 2 threads on\..*: too hot"):
+        rows = board.bench(model, python=str(python), threads=[1, 2])
+    assert [row.threads for row in rows] == [1]
 
 
 def test_the_runner_that_fails_there_is_told_in_its_own_words(model: Path, board: Board, tmp_path: Path) -> None:
