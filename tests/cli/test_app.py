@@ -110,6 +110,8 @@ def test_json_output_is_json_alone(program: Program) -> None:
         (["export"], 2, "Name the format"),
         (["bench", "none.onnx"], 1, "none.onnx"),
         (["bench", "none.onnx", "--target", "toaster"], 2, "toaster"),
+        (["bench", "none.onnx", "--lan"], 2, "lan: Unexpected keyword argument"),
+        (["bench", "none.onnx", "--target", "web", "--set", "threads=[0]"], 2, "threads.0: Input should be greater"),
         (["recipes", "show", "mobilenetv2_dyno"], 2, "Did you mean 'mobilenetv2_dino'?"),
         (["pretrian"], 2, "No such command"),
     ],
