@@ -51,6 +51,8 @@ FLAGS = (
     "--disable-quic",
 )
 
+two_cores = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there is one core: browsers offer no threads")
+
 Browse = Callable[..., subprocess.Popen[bytes]]
 Bench = Callable[..., Future[list[Measurement]]]
 
@@ -98,6 +100,15 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> Queue[str]:
 
 
 @pytest.fixture
+def lan() -> None:
+    """A network for others to reach this machine by."""
+    try:
+        web_server._lan_address()
+    except TargetError as error:
+        pytest.skip(error.message)
+
+
+@pytest.fixture
 def bench(model: Path, addresses: Queue[str]) -> Iterator[Bench]:
     with ThreadPoolExecutor() as pool:
         yield lambda **changes: pool.submit(web.bench_web, model, **{**QUICK, **changes})
@@ -129,6 +140,7 @@ def post(address: str, **changes: Any) -> int:
 
 
 @pytest.mark.slow
+@two_cores
 def test_the_command_times_a_model_in_a_browser(model: Path, browse: Browse) -> None:
     """Everything as a user has it: the program, the page, one thread and two in an isolated page."""
     settings = {"threads": "[1, 2]", "min_samples": 20, "min_seconds": 0, "wait_seconds": 180}
@@ -152,6 +164,7 @@ def test_the_command_times_a_model_in_a_browser(model: Path, browse: Browse) -> 
         assert "Chrome" in row["device"]
 
 
+@pytest.mark.usefixtures("lan")
 @pytest.mark.slow
 def test_a_page_that_is_not_isolated_computes_with_one_thread(
     warned: Callable[[], str], browse: Browse, bench: Bench, addresses: Queue[str]
@@ -165,7 +178,9 @@ def test_a_page_that_is_not_isolated_computes_with_one_thread(
     assert row.max_error_vs_host < 1e-5
 
 
+@pytest.mark.usefixtures("lan")
 @pytest.mark.slow
+@two_cores
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 def test_https_gives_other_devices_threads(browse: Browse, bench: Bench, addresses: Queue[str]) -> None:
     timed = bench(threads=[2], lan=True, https=True)
@@ -175,6 +190,7 @@ def test_https_gives_other_devices_threads(browse: Browse, bench: Bench, address
 
 
 @pytest.mark.slow
+@two_cores
 def test_threads_that_hang_fall_back_to_one(
     warned: Callable[[], str],
     browse: Browse,
