@@ -1,9 +1,10 @@
 // Times the model with each number of threads, one worker after the other, and reports to the computer after each step.
 
-const SEND_TRIES = 5;
+const TRIES = 5; // of what goes over the network: a phone changes its network, a connection drops
 const SEND_SECONDS = 10;
+const CANNOT_START = "the worker cannot start";
 
-const task = await (await fetch("task.json")).json();
+const task = await retrying(TRIES, async () => (await get("task.json")).json());
 const report = {
   visit: Array.from(crypto.getRandomValues(new Uint32Array(4)), String).join("-"),
   hardware: await hardware(),
@@ -24,12 +25,16 @@ async function main() {
   navigator.wakeLock?.request("screen").catch(() => {});
   await send(1);
   const files = {};
-  for (const name of ["ort-wasm-simd-threaded.wasm", "model.onnx", "input.bin"]) files[name] = await load(name);
+  for (const name of ["ort-wasm-simd-threaded.wasm", "model.onnx", "input.bin"]) {
+    files[name] = await retrying(TRIES, () => load(name));
+  }
   const queue = [...task.threads];
   while (queue.length > 0) {
     const attempt = { threads: queue.shift(), error: "", samples_ms: [] };
     report.attempts.push(attempt);
     attempt.error = missing(attempt.threads) ?? (await run(attempt, files));
+    // Its scripts come over the network, too.
+    if (attempt.error === CANNOT_START) attempt.error = await run(attempt, files);
     show(attempt);
     const tried = (threads) => queue.includes(threads) || report.attempts.some((one) => one.threads === threads);
     // Threads fail or hang in some browsers: one thread works in all.
@@ -37,7 +42,7 @@ async function main() {
   }
   report.finished = true;
   status("Sending the result", 1);
-  const arrived = await send(SEND_TRIES);
+  const arrived = await send(TRIES);
   const timed = report.attempts.some((attempt) => attempt.samples_ms.length > 0);
   if (!arrived) status("The computer does not answer. Reload to try again.", 1, true);
   else status(timed ? "Done. The result was sent." : "This browser could not run the model.", 1, !timed);
@@ -65,7 +70,7 @@ function run(attempt, files) {
       worker.terminate();
       resolve(error);
     };
-    worker.onerror = (event) => end(event.message || "the worker cannot start");
+    worker.onerror = (event) => end(event.message || CANNOT_START);
     worker.onmessage = async ({ data }) => {
       watch();
       if (data.runtime_version) report.runtime_version = data.runtime_version;
@@ -74,7 +79,6 @@ function run(attempt, files) {
       if (data.error !== undefined) return end(data.error);
       if (data.done) return end("");
       if (data.waits) {
-        // The worker stands still meanwhile, so that sending disturbs no sample.
         await send(1);
         worker.postMessage("go on");
       }
@@ -87,8 +91,7 @@ function run(attempt, files) {
 
 // Fetch a file, showing how it goes; resolves to its bytes.
 async function load(name) {
-  const response = await fetch(name);
-  if (!response.ok) throw new Error(`${name} did not arrive`);
+  const response = await get(name);
   const bytes = new Uint8Array(Number(response.headers.get("Content-Length")));
   let received = 0;
   for (const reader = response.body.getReader(); ; ) {
@@ -100,21 +103,32 @@ async function load(name) {
   }
 }
 
+async function get(name) {
+  const response = await fetch(name);
+  if (!response.ok) throw new Error(`${name} did not arrive`);
+  return response;
+}
+
 // Send all that is known so far; resolves to whether it arrived.
 async function send(tries) {
-  for (let left = tries; left > 0; left--) {
-    try {
-      const response = await fetch("report", {
-        method: "POST",
-        body: JSON.stringify(report),
-        signal: AbortSignal.timeout?.(1000 * SEND_SECONDS),
-      });
-      return response.ok;
-    } catch {
-      if (left > 1) await new Promise((resolve) => setTimeout(resolve, 1000));
-    }
+  const post = () => {
+    const signal = AbortSignal.timeout?.(1000 * SEND_SECONDS);
+    return fetch("report", { method: "POST", body: JSON.stringify(report), signal });
+  };
+  return retrying(tries, post).then(
+    (response) => response.ok,
+    () => false,
+  );
+}
+
+async function retrying(tries, action) {
+  try {
+    return await action();
+  } catch (error) {
+    if (tries === 1) throw error;
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    return retrying(tries - 1, action);
   }
-  return false;
 }
 
 // The device's model, where the browser tells it.
@@ -141,9 +155,10 @@ function show(attempt) {
   const samples = [...attempt.samples_ms].sort((a, b) => a - b);
   card.querySelector("h2").textContent = threadsOf(attempt);
   card.classList.toggle("failed", attempt.error !== "");
+  card.querySelector(".figure").hidden = samples.length === 0;
   card.querySelector("strong").textContent = samples.length ? percentile(samples, 50).toFixed(2) : "";
   card.querySelector(".details").textContent = attempt.error
-    ? `Not timed: ${attempt.error}.`
+    ? `${samples.length ? `Stopped after ${samples.length}` : "Not timed"}: ${attempt.error}.`
     : `Median of ${samples.length}; nine in ten within ${percentile(samples, 90).toFixed(2)} ms.`;
   element("results").append(card);
 }

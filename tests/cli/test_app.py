@@ -148,6 +148,8 @@ def test_json_output_is_json_alone(program: Program) -> None:
         (["bench", "none.onnx", "--target", "predict:pixel1"], 1, "none.onnx"),
         (["fit-profile", "none.json", "board.yaml"], 2, "none.json"),
         (["fit-profile", "none.json", "board"], 2, "End it in .yaml"),
+        (["bench", "none.onnx", "--lan"], 2, "lan: Unexpected keyword argument"),
+        (["bench", "none.onnx", "--target", "web", "--set", "threads=[0]"], 2, "threads.0: Input should be greater"),
         (["recipes", "show", "mobilenetv2_dyno"], 2, "Did you mean 'mobilenetv2_dino'?"),
         (["pretrian"], 2, "No such command"),
     ],
