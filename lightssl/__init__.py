@@ -20,13 +20,24 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lightssl.errors import LightSSLError
-    from lightssl.pipeline import bench, evaluate, export, import_weights, load_backbone, pretrain, report, resume
+    from lightssl.pipeline import (
+        bench,
+        evaluate,
+        export,
+        fit_profile,
+        import_weights,
+        load_backbone,
+        pretrain,
+        report,
+        resume,
+    )
 
 _PUBLIC = {
     "LightSSLError": "lightssl.errors",
     "bench": "lightssl.pipeline",
     "evaluate": "lightssl.pipeline",
     "export": "lightssl.pipeline",
+    "fit_profile": "lightssl.pipeline",
     "import_weights": "lightssl.pipeline",
     "load_backbone": "lightssl.pipeline",
     "pretrain": "lightssl.pipeline",
@@ -40,6 +51,7 @@ __all__ = [
     "bench",
     "evaluate",
     "export",
+    "fit_profile",
     "import_weights",
     "load_backbone",
     "pretrain",
