@@ -13,6 +13,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -30,10 +31,11 @@ from torch import nn
 from lightssl.config.schema import DataOptions
 from lightssl.deploy.kernels import Kernel, count_kernels
 from lightssl.deploy.onnx import export_onnx
-from lightssl.deploy.prediction import Fit, Sample, learn
+from lightssl.deploy.prediction import Fit, Sample, features, learn
 from lightssl.deploy.profile import Profile, write_profile
 from lightssl.errors import TargetError
 from lightssl.files import write_json
+from lightssl.machine import versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -59,26 +61,36 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "latency")
     data: Path = parser.parse_args().data
     rows: list[dict[str, Any]] = []
+    fits: dict[str, list[Fit]] = {}
     for device in (*ncnn_devices(data), pixel1(data), note10(data)):
-        fits = []
-        for threads, samples in device.samples.items():
-            try:
-                fits.append(learn(samples, threads=threads, left_out=device.left_out))
-            except TargetError as error:
-                print(f"{device.name}, {threads} threads: not written. {error.message}")
-        if fits:
-            write_profile(PROFILES / f"predict-{device.name}.yaml", _profile(device, fits))
-            rows += [_row(device, fit) for fit in fits]
+        path = PROFILES / f"predict-{device.name}.yaml"
+        path.unlink(missing_ok=True)
+        fits[device.name] = _fit(device)
+        if fits[device.name]:
+            write_profile(path, _profile(device, fits[device.name]))
+            rows += [_row(device, fit) for fit in fits[device.name]]
     of_ncnn = [row for row in rows if row["runtime"] == "ncnn"]
     result = {
         "what": "median error of predicting each network from the others, in percent",
         "ncnn_median_held_out_error_percent": median(row["held_out_error_percent"] for row in of_ncnn),
         "ncnn_median_flops_error_percent": median(row["flops_error_percent"] for row in of_ncnn),
+        "pixel1_on_another_source": pixel1_elsewhere(data, fits["pixel1"][0]),
+        "versions": versions(),
         "rows": rows,
     }
     write_json(RESULTS / "prediction.json", result)
     for row in rows:
         print(json.dumps({key: row[key] for key in row if key not in ("device", "runtime", "left_out")}))
+
+
+def _fit(device: Device) -> list[Fit]:
+    fits = []
+    for threads, samples in device.samples.items():
+        try:
+            fits.append(learn(samples, threads=threads, left_out=device.left_out))
+        except TargetError as error:
+            print(f"{device.name}, {threads} threads: not written. {error.message}")
+    return fits
 
 
 def _profile(device: Device, fits: Sequence[Fit]) -> Profile:
@@ -246,6 +258,39 @@ def pixel1(data: Path) -> Device:
         "one width, at all image sizes",
         {1: samples},
     )
+
+
+# (channels, stride, blocks) of ProxylessNAS's stages behind its first block.
+PROXYLESS_STAGES = ((24, 2, 4), (40, 2, 4), (80, 2, 4), (96, 1, 4), (192, 2, 4), (320, 1, 1))
+
+
+def pixel1_elsewhere(data: Path, fit: Fit) -> dict[str, Any]:
+    """Hold the profile of the Pixel 1 against another source: other networks, timed by others on the same phone."""
+    text = (data / "pixel1-block-lut.yaml").read_text(encoding="utf-8")
+    table = {key.rstrip(":"): value["mean"] for key, value in yaml.safe_load(text).items()}
+    errors = []
+    for kernel, expansion in product((3, 5, 7), (3, 6)):
+        stages = [["ds_r1_k3_s1_e1_c16"]]
+        first = "expanded_conv-input:112x112x32-output:112x112x16-expand:1-kernel:3-stride:1-idskip:0"
+        keys, now, side = ["Conv-input:224x224x3-output:112x112x32", first], _map(112, 16), 112
+        for channels, stride, blocks in PROXYLESS_STAGES:
+            stages.append([f"ir_r{blocks}_k{kernel}_s{stride}_e{expansion}_c{channels}"])
+            for step in [stride] + [1] * (blocks - 1):
+                side //= step
+                before, now = now, _map(side, channels)
+                settings = f"expand:{expansion}-kernel:{kernel}-stride:{step}-idskip:{int(before == now)}"
+                keys.append(f"expanded_conv-input:{before}-output:{now}-{settings}")
+        keys += [f"Conv_1-input:{now}-output:7x7x1280", "Logits-input:7x7x1280-output:1000"]
+        network = EfficientNet(decode_arch_def(stages), num_features=1280, stem_size=32)
+        predicted = float(fit.predict(features(count(network, 224)[0])))
+        errors.append(100 * (predicted / sum(table[key] for key in keys) - 1))
+    return {
+        "what": "networks of ProxylessNAS's table of blocks (arXiv:1812.00332), predicted by pixel1, in percent",
+        "networks": len(errors),
+        "median_error_percent": round(median(map(abs, errors)), 1),
+        "lowest_percent": round(min(errors), 1),
+        "highest_percent": round(max(errors), 1),
+    }
 
 
 # --------------------------------------------------------------------------------------------------------------- Note10

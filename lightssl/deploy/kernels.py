@@ -4,7 +4,7 @@ Runtimes for phones and boards fold batch norm into the convolution before it, a
 still in a register, and turn reshapes into nothing. What is left are kernels, each a pass over memory.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +34,6 @@ _VIEWS = {"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout", "
 _ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Pow", "Sqrt", "Reciprocal", "Neg", "Abs", "Min", "Max", "Exp", "Erf"}
 _ACTIVATIONS = {"Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh"}
 _ELEMENTWISE = {*_ARITHMETIC, *_ACTIVATIONS, "Gelu", "Mish", "Softplus", "BatchNormalization"}
-_OTHERS = {"Constant", "ConstantOfShape", "Shape", "Conv", "Gemm", "MatMul"}
 
 KINDS = (*MAC_KINDS, "elementwise", *_MOVERS)
 
@@ -83,17 +82,32 @@ def count_kernels(path: Path, *, image_size: int | None = None) -> list[Kernel]:
     """
     describe_model(path)  # says what is wrong with a file that is none
     model = onnx.load(path, load_external_data=False)
-    unknown = {node.op_type for node in model.graph.node} - {*_VIEWS, *_ELEMENTWISE, *_MOVER_OF, *_OTHERS}
+    images = _computed_from_images(model.graph)
+    nodes = [node for node in model.graph.node if not images.isdisjoint(node.output)]
+    unknown = {node.op_type for node in nodes} - {*_VIEWS, *_ELEMENTWISE, *_MOVER_OF, "Conv", "Gemm", "MatMul"}
     if unknown:
         raise TargetError(
             f"{path} has operators whose time cannot be predicted: {', '.join(sorted(unknown))}.",
             "Time it on the device itself. Of quantised models, predict the float one.",
         )
-    return _Counter(path, model.graph, _infer_shapes(path, model, image_size)).kernels
+    counter = _Counter(path, images, _infer_shapes(path, model, image_size))
+    for node in nodes:
+        counter.visit(node)
+    return counter.kernels
+
+
+def _computed_from_images(graph: onnx.GraphProto) -> set[str]:
+    """Return the tensors that depend on the images; runtimes compute all others, such as shapes, once for all."""
+    weights = {weight.name for weight in graph.initializer}
+    tensors = {value.name for value in graph.input} - weights
+    for node in graph.node:
+        if node.op_type != "Shape" and not tensors.isdisjoint(node.input):
+            tensors.update(node.output)
+    return tensors
 
 
 def _infer_shapes(path: Path, model: onnx.ModelProto, image_size: int | None) -> dict[str, Shape]:
-    """Return the shape of every tensor that the graph computes, for one image."""
+    """Return the shape of every tensor of a known size, for one image."""
     graph = model.graph
     for value in graph.input:
         dims = value.type.tensor_type.shape.dim
@@ -108,7 +122,7 @@ def _infer_shapes(path: Path, model: onnx.ModelProto, image_size: int | None) ->
         graph = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
         raise TargetError(f"{path} does not work on one image of {image_size or 'its own'} pixels.") from error
-    shapes = {}
+    shapes = {weight.name: tuple(weight.dims) for weight in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         dims = value.type.tensor_type.shape.dim
         if all(dim.HasField("dim_value") for dim in dims):
@@ -117,34 +131,29 @@ def _infer_shapes(path: Path, model: onnx.ModelProto, image_size: int | None) ->
 
 
 class _Counter:
-    """Walks a graph in its order of execution.
+    """Turns the nodes of a graph, in their order, into kernels.
 
     Args:
         path: For messages.
-        graph: With known operators only.
-        shapes: Of the tensors that it computes.
+        images: The tensors that depend on the images.
+        shapes: Of all tensors.
     """
 
-    def __init__(self, path: Path, graph: onnx.GraphProto, shapes: Mapping[str, Shape]) -> None:
+    def __init__(self, path: Path, images: Set[str], shapes: Mapping[str, Shape]) -> None:
         self.kernels: list[Kernel] = []
-        self._path = path
-        self._constants = {weight.name: tuple(weight.dims) for weight in graph.initializer}
-        self._shapes = {**shapes, **self._constants}
+        self._path, self._images, self._shapes = path, images, shapes
         # Which pass over memory makes a tensor: what is computed from one pass alone is fused into it.
-        self._pass = {value.name: f"input {value.name}" for value in graph.input if value.name not in self._constants}
-        for node in graph.node:
-            self._visit(node)
+        self._pass: dict[str, str] = {}
 
-    def _visit(self, node: onnx.NodeProto) -> None:
-        operator, computed = node.op_type, [name for name in node.input if name and name not in self._constants]
-        if operator == "Shape" or not computed:
-            self._constants.update(dict.fromkeys(node.output, ()))
+    def visit(self, node: onnx.NodeProto) -> None:
+        """Add the kernel of a node that depends on the images, unless it is fused into another one."""
+        operator, computed = node.op_type, [name for name in node.input if name in self._images]
+        sources = {self._pass.get(name, name) for name in computed}
+        fused = operator in _VIEWS or (operator in _ELEMENTWISE and len(sources) == 1)
+        source = self._pass.get(computed[0], computed[0]) if fused else node.output[0]
+        self._pass.update(dict.fromkeys(node.output, source))
+        if fused:
             return
-        sources = {self._pass[name] for name in computed}
-        if operator in _VIEWS or (operator in _ELEMENTWISE and len(sources) == 1):
-            self._pass.update(dict.fromkeys(node.output, self._pass[computed[0]]))
-            return
-        self._pass.update(dict.fromkeys(node.output, node.output[0]))
         if operator == "Conv":
             self.kernels.append(self._convolution(node))
         elif operator in ("Gemm", "MatMul"):

@@ -112,6 +112,17 @@ def test_an_unknown_operator_is_refused_by_name(tmp_path: Path) -> None:
         count_kernels(path)
 
 
+def test_what_does_not_depend_on_the_images_costs_nothing(tmp_path: Path) -> None:
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [4, 3, 1, 1], [0.0] * 12)
+    scales = helper.make_tensor("scales", TensorProto.FLOAT, [4], [1, 1, 3, 3])
+    nodes = [
+        helper.make_node("Resize", ["weight", "", "scales"], ["larger"]),
+        helper.make_node("Conv", ["images", "larger"], ["features"]),
+    ]
+    kernels = count_kernels(save(tmp_path, nodes, [weight, scales], [1, 3, 8, 8]))
+    assert [(kernel.kind, kernel.macs) for kernel in kernels] == [("conv3x3", 4 * 3 * 9 * 36)]
+
+
 def test_a_free_size_is_refused(tmp_path: Path) -> None:
     weight = helper.make_tensor("weight", TensorProto.FLOAT, [4, 3, 3, 3], [0.0] * 108)
     path = save(tmp_path, [helper.make_node("Conv", ["images", "weight"], ["features"])], [weight], ["n", 3, "h", "w"])
