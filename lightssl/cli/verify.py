@@ -11,7 +11,7 @@ from lightssl.cli.terminal import Terminal, print_json, print_table
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=examples("lightssl verify", "lightssl verify --data sample --json"))(verify)
+    app.command(epilog=examples("lightssl verify", "lightssl verify --json"))(verify)
 
 
 def verify(

@@ -26,8 +26,9 @@ MAX_FLOAT_WEIGHTS = 0.01
 
 _BATCH = 16  # images that pass through a model at a time
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
-# What is computed in 8 bits: layers with weights, sums of branches, and what a layer's output passes on its way to the
-# next. Everything else, such as the pooling that makes the features, normalisation and attention, stays in float.
+# What is computed in 8 bits: layers with weights, sums of convolutions, and what passes between them. Everything else
+# stays in float: the pooling that makes the features, normalisation, attention, and the stream that the blocks of a
+# transformer add to, whose few large values leave 8 bits too coarse for the others.
 _QUANTISED = (*_WEIGHTED, "Add", "Clip", "Relu", "MaxPool")
 
 
@@ -97,12 +98,15 @@ class Quantiser:
             except Exception as error:  # the tools' errors have no common class
                 raise ExportError(f"The model cannot be prepared for quantisation: {first_line(error)}") from error
         initializers = {tensor.name: tensor for tensor in self._prepared.graph.initializer}
-        self._nodes = [node.name for node in self._prepared.graph.node if node.op_type in _QUANTISED]
+        nodes = self._prepared.graph.node
+        convolved = {node.output[0] for node in nodes if node.op_type == "Conv"}
+        self._in_float = {node.name for node in nodes if node.op_type == "Add" and convolved.isdisjoint(node.input)}
         self._weights = {
             node.name: _elements(initializers[node.input[1]])
-            for node in self._prepared.graph.node
+            for node in nodes
             if node.op_type in _WEIGHTED and node.input[1] in initializers
         }
+        self._nodes = {node.name for node in nodes if node.op_type in _QUANTISED}
         if not self._weights:
             raise ExportError("The model has no layer that could be quantised.")
 
@@ -142,7 +146,7 @@ class Quantiser:
 
     def _spare_the_dearest(self, best: _Candidate, reduce_range: bool) -> _Candidate:
         alone = {
-            layer: self._try(best.per_channel, reduce_range, excluded=set(self._nodes) - {layer}).agreement
+            layer: self._try(best.per_channel, reduce_range, excluded=self._nodes - {layer}).agreement
             for layer in self._weights
         }
         room = MAX_FLOAT_WEIGHTS * sum(self._weights.values())
@@ -171,9 +175,12 @@ class Quantiser:
                     activation_qType=QuantType.QUInt8,
                     tensors_range=deepcopy(self._ranges),
                     nodes_to_quantize=[],
-                    nodes_to_exclude=list(excluded),
+                    nodes_to_exclude=[*self._in_float, *excluded],
                     op_types_to_quantize=list(_QUANTISED),
-                    extra_options={"MatMulConstBOnly": True},  # products of activations stay in float
+                    extra_options={
+                        "MatMulConstBOnly": True,  # the products of attention have no weights
+                        "OpTypesToExcludeOutputQuantization": ["Gemm", "MatMul"],  # they go on in float
+                    },
                 )
                 quantizer.quantize_model()
             except Exception as error:  # the tools' errors have no common class
