@@ -11,26 +11,17 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.training_step import BATCH, BOTTLENECK, VIEWS, WIDTHS, lightssl, measure
-from lightssl.files import write_json
-from lightssl.machine import describe_machine, versions
+from benchmarks.training_step import compare_pairs, lightssl, measure, step_options
 
-RESULTS = Path(__file__).parent / "results"
 CORES = 2
 
 
 def main() -> None:
     """Time both in turns and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", choices=BOTTLENECK, default=list(BOTTLENECK))
-    parser.add_argument("--networks", nargs="+", choices=WIDTHS, default=list(WIDTHS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="of each side in each round, after two that warm up")
+    parser = step_options(__doc__)
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
@@ -38,22 +29,8 @@ def main() -> None:
         if os.environ.get("RANK", "0") == "0":
             print(json.dumps(found))
         return
-    rows = []
-    for network in options.networks:
-        for method in options.methods:
-            rows.append(compare(method, network, options))
-            result = {
-                "what": "one training step on "
-                + " and ".join(f"{count} views of {size}" for count, size in VIEWS)
-                + f" pixels of {BATCH} images, fp32: {CORES} processes of one thread beside one of {CORES}",
-                "measured": datetime.now(UTC).date().isoformat(),
-                "rounds": options.rounds,
-                "steps": options.steps,
-                "machine": describe_machine(),
-                "versions": versions(),
-                "rows": rows,
-            }
-            write_json(RESULTS / "processes.json", result)
+    how = f"fp32: {CORES} processes of one thread beside one of {CORES}"
+    compare_pairs(compare, options, result="processes", how=how)
 
 
 def compare(method: str, network: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -63,7 +40,7 @@ def compare(method: str, network: str, options: argparse.Namespace) -> dict[str,
         for processes, found in rates.items():
             found.append(images_per_second(processes, method, network, options.steps))
             print(f"{network:12} {method:7} {processes} processes {found[-1]:8.2f} images/s", flush=True)
-    row: dict[str, Any] = {"network": network, "method": method}
+    row: dict[str, Any] = {}
     for name, found in (("one", rates[1]), ("several", rates[CORES])):
         row[name] = {
             "images_per_s": round(median(found), 2),

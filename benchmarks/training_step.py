@@ -54,25 +54,41 @@ Step = Callable[[], Any]
 
 def main() -> None:
     """Time every side of every pair of method and network in turns, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", choices=BOTTLENECK, default=list(BOTTLENECK))
-    parser.add_argument("--networks", nargs="+", choices=WIDTHS, default=list(WIDTHS))
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=8, help="of each side in each round, after two that warm up")
+    parser = step_options(__doc__)
     parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.only:
         step = SIDES[options.only](options.methods[0], options.networks[0])
         print(json.dumps(measure(step, options.steps)))
         return
-    rows = []
+    compare_pairs(compare, options, result="training_step", how=f"{THREADS} threads")
+
+
+def step_options(description: str | None) -> argparse.ArgumentParser:
+    """Make the options of what times steps."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", choices=BOTTLENECK, default=list(BOTTLENECK))
+    parser.add_argument("--networks", nargs="+", choices=WIDTHS, default=list(WIDTHS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=8, help="of each side in each round, after two that warm up")
+    return parser
+
+
+def compare_pairs(
+    compare: Callable[[str, str, argparse.Namespace], dict[str, Any]],
+    options: argparse.Namespace,
+    *,
+    result: str,
+    how: str,
+) -> None:
+    """Make a row of every pair of method and network, and write the table after each."""
+    views = " and ".join(f"{count} views of {size}" for count, size in VIEWS)
+    rows: list[dict[str, Any]] = []
     for network in options.networks:
         for method in options.methods:
-            rows.append(compare(method, network, options))
-            result = {
-                "what": "one training step on "
-                + " and ".join(f"{count} views of {size}" for count, size in VIEWS)
-                + f" pixels of {BATCH} images, {THREADS} threads",
+            rows.append({"network": network, "method": method, **compare(method, network, options)})
+            table = {
+                "what": f"one training step on {views} pixels of {BATCH} images, {how}",
                 "hidden": HIDDEN,
                 "prototypes": PROTOTYPES,
                 "queue": QUEUE,
@@ -83,7 +99,7 @@ def main() -> None:
                 "versions": versions() | {"lightly": metadata.version("lightly")},
                 "rows": rows,
             }
-            write_json(RESULTS / "training_step.json", result)
+            write_json(RESULTS / f"{result}.json", table)
 
 
 def compare(method: str, network: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -103,8 +119,6 @@ def compare(method: str, network: str, options: argparse.Namespace) -> dict[str,
         return round(median(ours[figure] / theirs[figure] for ours, theirs in pairs), 3)
 
     return {
-        "network": network,
-        "method": method,
         "sides": {
             side: {
                 "images_per_s": round(median(one["images_per_s"] for one in runs), 2),

@@ -9,6 +9,7 @@ import mmap
 import os
 import tempfile
 import threading
+import time
 from itertools import count
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from lightssl.errors import TrainingError
 _IN_MEMORY = "/dev/shm"  # of Linux
 CAPACITY = 1 << 20  # bytes that a process can put in at once
 _LINE = 64  # bytes; a process's numbers lie in a cache line of their own, which only it writes
-_SPINS = 1000  # looks at a peer's number before the core is offered to others
-_LOOKS_ALIVE_FOR = 4096  # looks before asking whether the peer still runs
+_SPINS = 1000  # looks at a peer's number before the core is offered to others, ...
+_YIELDS = 5000  # ... and before this process sleeps between looks: the peer may be evaluating for minutes
+_SLEEP = 0.001  # seconds
 
 
 class SharedMemory:
@@ -78,13 +80,15 @@ class SharedMemory:
         for looks in count(1):
             if self._numbers[number] >= self._done:
                 return
-            if looks > _SPINS:
+            if looks > _YIELDS:
+                if not _runs(self._numbers[number + 1]):
+                    raise TrainingError(
+                        f"Process {peer} of {len(self._places[0])} has ended, and this one cannot go on alone.",
+                        "Look for its error above. The last checkpoint is kept.",
+                    )
+                time.sleep(_SLEEP)
+            elif looks > _SPINS:
                 os.sched_yield()
-            if looks % _LOOKS_ALIVE_FOR == 0 and not _runs(self._numbers[number + 1]):
-                raise TrainingError(
-                    f"Process {peer} of {len(self._places[0])} has ended, and this one cannot go on alone.",
-                    "Look for its error above. The last checkpoint is kept.",
-                )
 
     def _order_memory(self) -> None:
         """Finish reads and writes before later ones: some processors, such as ARM's, would change their order."""

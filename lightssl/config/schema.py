@@ -72,7 +72,7 @@ class TrainOptions(Section):
     log_every: Duration = Duration(50, "steps")
     # Short trainings leave the running statistics of batch norm behind: estimate them again at the end.
     estimate_batch_norm: bool = False
-    compile: bool = False  # the backbones, by torch.compile: takes minutes at the start, and pays on a GPU only
+    compile: bool = False  # the backbones, by torch.compile: meant for GPUs, takes minutes at the start
     # A linear classifier, trained beside the method on features that it cannot change: shows learning as it goes.
     probe: bool = False
 

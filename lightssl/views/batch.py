@@ -57,7 +57,7 @@ def _apply(images: Tensor, rows: Tensor) -> Tensor:
     change(grey[:, 0] > 0, _grey)
     change(sigma[:, 0] > 0, _blur, sigma)
     change(threshold[:, 0] < _NEVER, _solarize, threshold)
-    return images
+    return images.clamp_(0, 255)  # weights that sum to 1 only nearly leave it by a rounding error
 
 
 def _map_colours(images: Tensor, matrix: Tensor, from_mean: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def both(crops: NDArray[np.uint8], drawn: list[Drawn]) -> tuple[NDArray[np.float
     together = apply_batch(torch.from_numpy(crops[None, : len(drawn)]), rows[None])
     assert together.dtype == torch.float32
     assert together.shape == (1, len(drawn), SIZE, SIZE, 3)
-    assert -0.01 < together.min() <= together.max() < 255.01
+    assert 0 <= together.min() <= together.max() <= 255
     return one_by_one.astype(np.float32), together[0].numpy()
 
 
