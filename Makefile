@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO := runs/demo
 
-.PHONY: demo test lint setup clean
+.PHONY: demo test lint check-speed setup clean
 
 setup: $(VENV)/.ready
 
@@ -34,6 +34,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Fails if views or training steps have become slower, beside what bounds them, than the recorded ratios tell.
+check-speed: setup
+	$(BIN)/python -m benchmarks.check_speed
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -196,7 +196,8 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
         trainer.restore(checkpoint)
         narrator.say(f"Going on from step {trainer.step:,} of {plan.total_steps:,} in {run}")
     elif fabric.is_global_zero:
-        run.write_start(dump(recipe), _environment(data=data, images=len(source)))
+        precision = fabric.strategy.precision.precision
+        run.write_start(dump(recipe), _environment(data=data, images=len(source), precision=precision))
         _write_contact_sheet(run, source, ViewMaker(recipe.views, recipe.augment, seed=options.seed))
         narrator.say(
             f"{plan.total_steps:,} steps of {plan.batch_size} images, {plan.steps_per_epoch:,} an epoch, in {run}"

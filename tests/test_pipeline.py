@@ -116,7 +116,7 @@ def test_workers_change_nothing(photos: Path, tmp_path: Path, tiny: list[str]) -
 def test_the_device_may_augment_in_place_of_the_workers(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     losses = {}
     for place in ("workers", "device"):
-        settings = [*tiny, f"data.augment_on={place}", "data.workers=1"]
+        settings = [*tiny, "train.precision=32-true", f"data.augment_on={place}", "data.workers=1"]
         run = lightssl.pretrain(data=str(photos), overrides=settings, out=tmp_path / place)
         losses[place] = [row["loss"] for row in read_json_lines(run.metrics_path)]
     # Levels are not rounded on the device; the tiny network soon makes more of that.
@@ -176,7 +176,8 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
 @pytest.mark.slow
 def test_two_processes_follow_the_loss_of_one(photos: Path, tmp_path: Path, tiny: list[str], program) -> None:
     # A low rate: rounding grows fast through batches of eight images.
-    settings = [argument for override in [*tiny, "schedule.base_rate=0.02"] for argument in ("--set", override)]
+    exact = [*tiny, "schedule.base_rate=0.02", "train.precision=32-true"]
+    settings = [argument for override in exact for argument in ("--set", override)]
     program("pretrain", "--data", str(photos), *settings, "--out", "one")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(

@@ -20,7 +20,8 @@ def make_fabric(precision: str = "auto") -> Fabric:
     """Set up this process for training: one device a process, as many processes as torchrun started.
 
     Args:
-        precision: One of Fabric's, or ``auto``: bf16 or fp16 autocast on an accelerator that has it, fp32 on a CPU.
+        precision: One of Fabric's, or ``auto``: bf16 autocast where the GPU or the CPU computes in bfloat16 itself,
+            fp16 on other GPUs, fp32 on other CPUs.
 
     Raises:
         TrainingError: The precision does not work on this machine.
@@ -45,7 +46,7 @@ def _choose_precision(precision: str) -> str:
     on_gpu = torch.cuda.is_available()
     if precision == "auto":
         if not on_gpu:
-            return "32-true"
+            return "bf16-mixed" if has_native_bf16() else "32-true"
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     if precision == "16-mixed" and not on_gpu:
         raise TrainingError("train.precision=16-mixed needs a GPU.", "Use 32-true on a CPU.")
