@@ -1,6 +1,6 @@
 """What several processes compute together. With one process, everything here is the identity."""
 
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -38,6 +38,17 @@ def max_over_processes(value: Tensor) -> Tensor:
 def mean_over_processes(value: Tensor) -> Tensor:
     """Average a tensor over all processes, without gradient."""
     return _reduce(value, "SUM") / world_size()
+
+
+def any_process(condition: bool) -> bool:
+    """Whether a condition holds on any of the processes; does not wait for accelerators."""
+    if world_size() == 1:
+        return condition
+    value = torch.tensor(condition, dtype=torch.uint8)
+    if dist.get_backend() == "gloo":
+        return bool(max_over_processes(value))
+    dist.all_reduce(value, dist.ReduceOp.MAX, group=_host_group())
+    return bool(value)
 
 
 def _reduce(value: Tensor, operation: str) -> Tensor:
@@ -91,6 +102,17 @@ def _average_bucket(memory: SharedMemory, bucket: dist.GradBucket) -> Future[Ten
     done: Future[Tensor] = Future()
     done.set_result(gradients)
     return done
+
+
+# Of the processes that train together now, for what is on the host where others exchange between accelerators.
+_host_groups: "WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup]" = WeakKeyDictionary()
+
+
+def _host_group() -> dist.ProcessGroup:
+    group = dist.distributed_c10d._get_default_group()
+    if group not in _host_groups:
+        _host_groups[group] = cast(dist.ProcessGroup, dist.new_group(backend="gloo"))  # of all processes
+    return _host_groups[group]
 
 
 # Of the processes that train together now; None where they share no memory.

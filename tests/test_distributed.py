@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from lightssl import shared_memory
 from lightssl.distributed import (
+    any_process,
     average_through_memory,
     gather,
     gather_with_gradient,
@@ -49,6 +50,8 @@ def work(rank: int, folder: str, in_memory: bool) -> None:
     assert torch.equal(gather(mine), both.flatten(0, 1))
     assert torch.equal(gather(mine.T), torch.cat([part(0).T, part(1).T]))  # strides that are not contiguous
     assert torch.equal(mine, part(rank))  # nothing was changed in place
+    assert any_process(rank == 1)
+    assert not any_process(False)
 
     leaf = mine.clone().requires_grad_()
     for function in (*REDUCTIONS, gather):
@@ -91,6 +94,8 @@ def test_two_processes(tmp_path: Path, in_memory: bool) -> None:
 
 def test_alone_everything_is_the_identity() -> None:
     assert (world_size(), process_rank()) == (1, 0)
+    assert any_process(True)
+    assert not any_process(False)
     value = torch.randn(3, 2, requires_grad=True)
     for function in (*REDUCTIONS, gather):
         assert torch.equal(function(value), value)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import safetensors.torch
 import torch
 
 import lightssl
+from lightssl.checkpoint import load_checkpoint
 from lightssl.config.load import available, load_recipe
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError, TrainingError
 from lightssl.files import read_json_lines
@@ -124,9 +126,9 @@ def test_the_device_may_augment_in_place_of_the_workers(photos: Path, tmp_path: 
     assert losses["device"][0] != losses["workers"][0]
 
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+def start(arguments: list[str], folder: Path, *, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "lightssl", *arguments],
+        [sys.executable, *launcher, "-m", "lightssl", *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -171,6 +173,22 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
     assert same(weights(whole), weights(broken))
     losses = [[(row["step"], row["loss"]) for row in read_json_lines(run / "metrics.jsonl")] for run in (whole, broken)]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc").exists(), reason="finds processes as Linux lists them")
+def test_processes_stop_together_where_one_is_told_to(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    settings = [argument for override in [*tiny, *LONG, "train.duration=400 steps"] for argument in ("--set", override)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = start(["pretrain", "--data", str(photos), *settings, "--out", "run"], tmp_path, launcher=launcher)
+    wait_for_step(process, tmp_path / "run" / "metrics.jsonl", 12)
+    _, second = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(second), signal.SIGTERM)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert "lightssl pretrain --resume run" in stderr
+    last = read_json_lines(tmp_path / "run" / "metrics.jsonl")[-1]["step"]
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["step"] == last + 1 < 400
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from lightssl.checkpoint import load_strictly, save_checkpoint
 from lightssl.collapse import effective_rank, feature_std
 from lightssl.data.loader import BadImages, clear_worker_errors
-from lightssl.distributed import average_through_memory, mean_over_processes
+from lightssl.distributed import any_process, average_through_memory, mean_over_processes
 from lightssl.errors import TrainingError
 from lightssl.images import normalise
 from lightssl.methods.base import Method
@@ -174,7 +174,8 @@ class Trainer:
                 self.bad_images.add(batch.bad, seen=len(batch.indices))
                 self.step += 1
 
-                save = self._due(self.plan.checkpoint_every) or interrupted()
+                stop = any_process(interrupted())  # all at the same step: the next one needs all of them
+                save = self._due(self.plan.checkpoint_every) or stop
                 monitor = self.plan.monitor_every is not None and self._due(self.plan.monitor_every)
                 if self._due(self.plan.log_every) or save or monitor:
                     row = self._summarise(interval, output, clock) | {"learning_rate": rate, "weight_decay": decay}
@@ -188,7 +189,7 @@ class Trainer:
                     interval = _Interval(first_step=self.step)
                 if save:
                     self.save()
-                if interrupted():
+                if stop:
                     break
         return self.step >= self.plan.total_steps
 
