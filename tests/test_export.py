@@ -115,6 +115,33 @@ def test_each_file_is_verified_against_torch(exported: tuple[Run, Manifest]) -> 
         assert 0 <= row["knn_top1"] <= 100
 
 
+@pytest.mark.skipif(
+    not (shutil.which("qemu-aarch64-static") and shutil.which("aarch64-linux-gnu-gcc")),
+    reason="needs qemu-user-static and gcc-aarch64-linux-gnu",
+)
+def test_files_are_verified_as_another_processor_computes_them(
+    exported: tuple[Run, Manifest], program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    run = Run(shutil.copytree(exported[0].folder, tmp_path / "run"))
+    here = lightssl.verify(run=run)
+    path = run.verification_path
+    before = path.read_bytes()
+    done = program("verify", "--run", "run", "--arch", "aarch64", "--json", check=False)
+    if "with pip" in done.stderr:
+        pytest.skip(f"needs the ARM wheel of onnxruntime: {done.stderr}")
+    there = json.loads(done.stdout)
+    assert there == json.loads(path.with_name("verify_aarch64.json").read_text())
+    assert path.read_bytes() == before
+    assert here["rows"][0] == there["rows"][0]  # so small a network is compared on all images
+    for one, other in zip(here["rows"][1:], there["rows"][1:], strict=True):
+        assert one["computed_in"] == ("float" if one["architecture"] == "arm" else one["precision"])
+        assert (other["computed_in"], other["computed_on"]) == (one["precision"], "aarch64 under qemu")
+        assert (other["sha256"], other["images"]) == (one["sha256"], one["images"])
+        assert other["cosine"] == pytest.approx(one["cosine"], abs=0.01)
+        assert not [key for key in other if "ms" in key.split("_")]  # times there mean nothing
+    assert here["rows"][1]["max_error"] != there["rows"][1]["max_error"]  # fp32 is rounded differently
+
+
 def test_without_labels_features_alone_are_compared(
     exported: tuple[Run, Manifest], tmp_path: Path, program: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:

@@ -42,7 +42,9 @@ class ExportedFile(_Entry):
     sha256: str
     opset: int
     parity: Parity  # with torch, on real images
-    emulated: bool  # whether parity was measured in float, as this machine's integer kernels are not those of the file
+    computed_in: (
+        str  # for parity: its precision, or float where this machine's integer kernels are not those of the file
+    )
     quantisation: Quantisation | None = None
 
 

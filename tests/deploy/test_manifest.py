@@ -37,7 +37,7 @@ def manifest() -> Manifest:
         sha256="0f",
         opset=18,
         parity=Parity(images=32, max_error=0.1, mean_error=0.01, max_feature=3.0, cosine=0.999),
-        emulated=True,
+        computed_in="float",
         quantisation=quantisation,
     )
     return Manifest(
