@@ -6,6 +6,7 @@ Each public function is one command. This is the one place where a recipe is tur
 takes plain, typed values.
 """
 
+import hashlib
 import platform
 import re
 import sys
@@ -42,13 +43,16 @@ from lightssl.deploy.manifest import (
     Manifest,
     ModelInput,
     ModelOutput,
+    OrtFile,
     manifest_path,
     read_manifest,
     write_manifest,
 )
+from lightssl.deploy.mobile import check_accelerators, to_ort
 from lightssl.deploy.onnx import (
     INPUT,
     OUTPUT,
+    TOLERANCE,
     ModelDescription,
     check_valid,
     describe_model,
@@ -63,7 +67,7 @@ from lightssl.errors import CheckpointError, ConfigError, DataError, ExportError
 from lightssl.evaluation import EVALUATIONS
 from lightssl.evaluation.features import Features, extract_features
 from lightssl.evaluation.neighbours import neighbour_gallery
-from lightssl.files import write_bytes, write_json
+from lightssl.files import write_bytes, write_json, write_text
 from lightssl.images import normalise
 from lightssl.machine import describe_machine, memory_gib, usable_cores, versions
 from lightssl.methods import METHODS
@@ -689,6 +693,7 @@ def export(
     include_normalisation: bool = True,
     fp16: bool = False,
     int8: bool = False,
+    ort: bool = False,
     calibrate: str | None = None,
     narrator: Narrator | None = None,
 ) -> Manifest:
@@ -700,6 +705,8 @@ def export(
         include_normalisation: The graphs take RGB in 0..1 and normalise it, rather than normalised images.
         fp16: Also write ``model.fp16.onnx``.
         int8: Also write ``model.int8.arm.onnx`` and ``model.int8.x86.onnx``: see :mod:`lightssl.deploy.quantise`.
+        ort: Also write each file but that of fp16 in ONNX Runtime's own format, checked against it: see
+            :func:`lightssl.deploy.mobile.to_ort`.
         calibrate: Images that int8 is calibrated on, as in :func:`lightssl.data.sources.open_source`; by default those
             that the run was trained on.
         narrator: Told how it goes.
@@ -734,7 +741,7 @@ def export(
         )
         normalised = normalise(images, recipe.data.mean, recipe.data.std)
         for file, quantisation in chain([(path, None)], _smaller_files(path, fp16=fp16, calibration=calibration)):
-            files.append(_exported_file(file, quantisation, backbone, normalised))
+            files.append(_exported_file(file, quantisation, backbone, normalised, ort=ort))
             bar(len(files), file.name)
     for made in files:
         if made.quantisation is not None and made.quantisation.agreement < MIN_AGREEMENT:
@@ -754,6 +761,7 @@ def export(
             std=recipe.data.std,
         ),
         output=ModelOutput(name=OUTPUT, width=fp32.feature_width),
+        classes=source.classes,
         calibration=(calibrate or data) if int8 else None,
         versions=versions(),
         files=files,
@@ -780,7 +788,9 @@ def _smaller_files(
             yield file, quantisation
 
 
-def _exported_file(file: Path, quantisation: Quantisation | None, backbone: nn.Module, images: Tensor) -> ExportedFile:
+def _exported_file(
+    file: Path, quantisation: Quantisation | None, backbone: nn.Module, images: Tensor, *, ort: bool
+) -> ExportedFile:
     """Describe a file that was written, from its content, and compare it with torch on normalised images."""
     description = describe_model(file)
     network = _onnx_network(file, description)
@@ -796,6 +806,31 @@ def _exported_file(file: Path, quantisation: Quantisation | None, backbone: nn.M
         parity=parity,
         computed_in=_computed_in(network, description),
         quantisation=quantisation,
+        accelerators=check_accelerators(file.read_bytes()),
+        # This machine would compute fp16 in float, and the conversion makes that so for good.
+        ort=_ort_file(file, description, images) if ort and description.precision != "fp16" else None,
+    )
+
+
+def _ort_file(file: Path, description: ModelDescription, images: Tensor) -> OrtFile:
+    """Write a file in ONNX Runtime's own format beside it, having compared the two on normalised images."""
+    model = file.read_bytes()
+    content, operators = to_ort(model, description.architecture)
+    # The integer kernels of this machine may not be right for the file, but are the same for both.
+    converted, original = (OnnxNetwork(form, description.metadata)(images) for form in (content, model))
+    parity = compare_features(converted, original)
+    if parity.max_error > TOLERANCE * parity.max_feature:
+        raise ExportError(f"{file.name} computes something else as .ort: a feature is off by {parity.max_error:.3g}.")
+    path = file.with_suffix(".ort")
+    operators_path = file.with_suffix(".required_operators.config")
+    write_bytes(path, content)
+    write_text(operators_path, operators)
+    return OrtFile(
+        file=path.name,
+        operators=operators_path.name,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        max_error=parity.max_error,
     )
 
 
