@@ -35,7 +35,7 @@ from lightssl.config.load import dump, load_recipe, validate
 from lightssl.config.schema import Card, Recipe, Section
 from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.loader import BadImages, evaluation_loader, pretraining_loader, steps_per_epoch
-from lightssl.data.sources import Source, Subset, open_source, open_splits, require_labels
+from lightssl.data.sources import Source, Subset, open_source, open_splits, require_labels, some_of_each_class
 from lightssl.deploy.emulator import MACHINE as EMULATED_MACHINE
 from lightssl.deploy.emulator import EmulatedNetwork, emulated_networks
 from lightssl.deploy.manifest import (
@@ -922,7 +922,8 @@ def verify(
         computed_on, batch_size = f"{EMULATED_MACHINE} under qemu", _EMULATED_BATCH
         path = path.with_stem(f"{path.stem}_{EMULATED_MACHINE}")
         splits, images = _fewer_images(splits, images, backbone, recipe)
-        narrator.say(f"Emulation is slow: compared on {len(images)} images{'' if splits else ', without kNN'}")
+        knn = f"kNN among {len(splits[0]):,} others" if splits else "without kNN"
+        narrator.say(f"Emulation is slow: compared on {len(images):,} images, {knn}")
     shown = sum(map(len, splits)) if splits else len(images)
     rows: list[dict[str, Any]] = []
     with _networks(descriptions, emulate) as networks, narrator.work("Verifying", shown * (1 + len(files))) as bar:
@@ -996,19 +997,9 @@ def _fewer_images(
         return None, Subset(images, few, images.name)
     train, test = splits
     tested = min(len(test), count // 5)
-    train = _some_of_each_class(train, count - tested, recipe.train.seed)
-    test = _some_of_each_class(test, tested, recipe.train.seed)
+    train = some_of_each_class(train, count - tested, seed=recipe.train.seed)
+    test = some_of_each_class(test, tested, seed=recipe.train.seed)
     return (train, test), test
-
-
-def _some_of_each_class(source: Source, count: int, seed: int) -> Source:
-    """Draw ``count`` labelled images, or all there are, as many of each class as can be."""
-    rng, labels = np.random.default_rng(seed), np.asarray(source.labels)
-    rank = np.empty(len(labels), dtype=int)  # of an image in its class
-    for label in np.unique(labels):
-        members = rng.permutation(np.flatnonzero(labels == label))
-        rank[members] = np.arange(len(members))
-    return Subset(source, np.sort(np.lexsort((labels, rank))[:count]), source.name)
 
 
 def _networks(

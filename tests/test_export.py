@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import lightssl
+from lightssl import pipeline
 from lightssl.deploy import quantise
 from lightssl.deploy.manifest import Manifest
 from lightssl.errors import DataError, ExportError, LightSSLError
@@ -129,7 +130,10 @@ def test_each_file_is_verified_against_torch(exported: tuple[Run, Manifest]) -> 
     reason="needs qemu-user-static and gcc-aarch64-linux-gnu",
 )
 def test_files_are_verified_as_another_processor_computes_them(
-    exported: tuple[Run, Manifest], program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+    exported: tuple[Run, Manifest],
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     run = Run(shutil.copytree(exported[0].folder, tmp_path / "run"))
     here = lightssl.verify(run=run)
@@ -149,6 +153,11 @@ def test_files_are_verified_as_another_processor_computes_them(
         assert other["cosine"] == pytest.approx(one["cosine"], abs=0.01)
         assert not [key for key in other if "ms" in key.split("_")]  # times there mean nothing
     assert here["rows"][1]["max_error"] != there["rows"][1]["max_error"]  # fp32 is rounded differently
+
+    monkeypatch.setattr(pipeline, "_EMULATED_FLOPS", 0)
+    reference, row = lightssl.verify([run.onnx_path], arch="aarch64")["rows"]
+    assert (reference["knn_top1"], row["knn_top1"], row["images"]) == (None, None, 6)
+    assert row["cosine"] > COSINES["fp32"]
 
 
 def test_without_labels_features_alone_are_compared(

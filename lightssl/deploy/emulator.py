@@ -43,7 +43,7 @@ class EmulatedNetwork(nn.Module):
         metadata: Its ``metadata_props``, which say whether it normalises images itself.
     """
 
-    in_float = False
+    in_float = False  # what is quantised is computed by integer kernels, as there
 
     def __init__(self, command: Sequence[str], folder: Path, model: Path, metadata: Mapping[str, str]) -> None:
         super().__init__()

@@ -143,7 +143,11 @@ def test_a_model_that_does_not_fit_ends_in_one_line(
 
 
 def test_what_it_is_called_with_is_checked(model: Path, run: Run) -> None:
-    for option, message in (("--loops=3", "unknown argument --loops=3"), ("second.onnx", "unknown argument")):
+    for option, message in (
+        ("--loops=3", "unknown argument --loops=3"),
+        ("second.onnx", "unknown argument"),
+        ("--stream", "usage"),
+    ):
         process = run(model, option)
         assert (process.returncode, process.stdout) == (1, "")
         assert message in process.stderr
