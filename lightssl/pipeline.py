@@ -926,7 +926,10 @@ def verify(
         narrator.say(f"Emulation is slow: compared on {len(images):,} images, {knn}")
     shown = sum(map(len, splits)) if splits else len(images)
     rows: list[dict[str, Any]] = []
-    with _networks(descriptions, emulate) as networks, narrator.work("Verifying", shown * (1 + len(files))) as bar:
+    with (
+        _networks(descriptions, emulate) as networks,
+        narrator.work("Verifying", shown * (1 + len(descriptions))) as bar,
+    ):
         done = 0
 
         def advance(by: int, status: str) -> None:

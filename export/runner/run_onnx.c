@@ -84,7 +84,8 @@ struct Api {
 
 _Static_assert(offsetof(struct Api, Run) == 9 * sizeof(void *), "places are counted wrongly");
 _Static_assert(offsetof(struct Api, GetTensorMutableData) == 51 * sizeof(void *), "places are counted wrongly");
-_Static_assert(offsetof(struct Api, ReleaseTensorTypeAndShapeInfo) == 99 * sizeof(void *), "places are counted wrongly");
+_Static_assert(offsetof(struct Api, ReleaseTensorTypeAndShapeInfo) == 99 * sizeof(void *),
+               "places are counted wrongly");
 
 struct ApiBase {
     const struct Api *(*GetApi)(uint32_t version);

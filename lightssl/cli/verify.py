@@ -38,7 +38,7 @@ def verify(
     arch: Annotated[
         Optional[str],
         typer.Option(
-            help="aarch64: compute the files as ARM processors do, emulated, on fewer images.",
+            help="aarch64: compute the files as ARM processors do, emulated by qemu, on fewer images.",
             show_default="this machine's",
         ),
     ] = None,

@@ -53,11 +53,9 @@ class ExportedFile(_Entry):
     sha256: str
     opset: int
     parity: Parity  # with torch, on real images
-    computed_in: (
-        str  # for parity: its precision, or float where this machine's integer kernels are not those of the file
-    )
+    computed_in: str  # for parity: float where this machine has other integer kernels than the file's, else precision
     quantisation: Quantisation | None = None
-    accelerators: tuple[Accelerator, ...]
+    accelerators: tuple[Accelerator, ...]  # of phones; empty where they could not be judged
     ort: OrtFile | None = None
 
 

@@ -103,9 +103,8 @@ def test_the_arm_file_computes_the_same_on_arm(model: Path, tmp_path: Path) -> N
     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
-def test_what_is_no_model_is_refused() -> None:
+def test_what_is_no_model_is_not_converted() -> None:
     for content in (b"\xff" * 99, b"", chain("Nothing")):
         with pytest.raises(ExportError, match=r"cannot be converted to \.ort"):
             to_ort(content, "any")
-        with pytest.raises(ExportError, match="cannot be checked for phones"):
-            check_accelerators(content)
+        assert check_accelerators(content) == ()
