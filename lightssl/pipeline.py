@@ -6,9 +6,12 @@ Each public function is one command. This is the one place where a recipe is tur
 takes plain, typed values.
 """
 
+import hashlib
+import platform
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
@@ -32,19 +35,24 @@ from lightssl.config.load import dump, load_recipe, validate
 from lightssl.config.schema import Card, Recipe, Section
 from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.loader import BadImages, evaluation_loader, pretraining_loader, steps_per_epoch
-from lightssl.data.sources import Source, Subset, open_source, open_splits, require_labels
+from lightssl.data.sources import Source, Subset, open_source, open_splits, require_labels, some_of_each_class
+from lightssl.deploy.emulator import MACHINE as EMULATED_MACHINE
+from lightssl.deploy.emulator import EmulatedNetwork, emulated_networks
 from lightssl.deploy.manifest import (
     ExportedFile,
     Manifest,
     ModelInput,
     ModelOutput,
+    OrtFile,
     manifest_path,
     read_manifest,
     write_manifest,
 )
+from lightssl.deploy.mobile import check_accelerators, to_ort
 from lightssl.deploy.onnx import (
     INPUT,
     OUTPUT,
+    TOLERANCE,
     ModelDescription,
     check_valid,
     describe_model,
@@ -59,7 +67,7 @@ from lightssl.errors import CheckpointError, ConfigError, DataError, ExportError
 from lightssl.evaluation import EVALUATIONS
 from lightssl.evaluation.features import Features, extract_features
 from lightssl.evaluation.neighbours import neighbour_gallery
-from lightssl.files import write_bytes, write_json
+from lightssl.files import write_bytes, write_json, write_text
 from lightssl.images import normalise
 from lightssl.machine import describe_machine, memory_gib, usable_cores, versions
 from lightssl.methods import METHODS
@@ -86,6 +94,9 @@ _CALIBRATION_IMAGES = 128  # that the ranges of int8 are measured on
 _FEWEST_CALIBRATION_IMAGES = 8
 _COMPARED_IMAGES = 256  # of features with torch's, where nothing else sets their number
 _HELD_OUT_IMAGES = 64  # that int8 is compared with fp32 on
+_EMULATED_FLOPS = 10_000_000_000  # for each file: minutes of fp32, and of int8 one
+_EMULATED_BATCH = 8
+_FEWEST_KNN_IMAGES = 400  # for training and testing together
 _SHOWN_IMAGES = 6
 
 
@@ -618,11 +629,16 @@ def _with_estimated_batch_norm(backbone: Backbone, source: Source, recipe: Recip
 
 
 def _features(
-    network: nn.Module, train: Source, test: Source, recipe: Recipe, on_batch: Callable[[int], None] | None = None
+    network: nn.Module,
+    train: Source,
+    test: Source,
+    recipe: Recipe,
+    on_batch: Callable[[int], None] | None = None,
+    batch_size: int = _EVALUATION_BATCH,
 ) -> Features:
     extracted: list[tuple[Tensor, Tensor, Tensor]] = []
     for source in (train, test):
-        features, indices = _features_of(network, source, recipe, on_batch)
+        features, indices = _features_of(network, source, recipe, on_batch, batch_size)
         labels = torch.from_numpy(np.asarray(source.labels))[indices]
         extracted.append((features, labels, indices))
     (train_features, train_labels, train_indices), (test_features, test_labels, test_indices) = extracted
@@ -638,14 +654,18 @@ def _features(
 
 
 def _features_of(
-    network: nn.Module, source: Source, recipe: Recipe, on_batch: Callable[[int], None] | None = None
+    network: nn.Module,
+    source: Source,
+    recipe: Recipe,
+    on_batch: Callable[[int], None] | None = None,
+    batch_size: int = _EVALUATION_BATCH,
 ) -> tuple[Tensor, Tensor]:
     """Return features [N, D] of the images that can be decoded, and their positions in the source, [N]."""
     loader = evaluation_loader(
         source,
         size=recipe.evaluation.image_size,
         crop_share=recipe.evaluation.crop_share,
-        batch_size=_EVALUATION_BATCH,
+        batch_size=batch_size,
         workers=_workers(recipe),
     )
     return extract_features(network, loader, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch)
@@ -674,6 +694,7 @@ def export(
     include_normalisation: bool = True,
     fp16: bool = False,
     int8: bool = False,
+    ort: bool = False,
     calibrate: str | None = None,
     narrator: Narrator | None = None,
 ) -> Manifest:
@@ -685,6 +706,8 @@ def export(
         include_normalisation: The graphs take RGB in 0..1 and normalise it, rather than normalised images.
         fp16: Also write ``model.fp16.onnx``.
         int8: Also write ``model.int8.arm.onnx`` and ``model.int8.x86.onnx``: see :mod:`lightssl.deploy.quantise`.
+        ort: Also write each file but that of fp16 in ONNX Runtime's own format, checked against it: see
+            :func:`lightssl.deploy.mobile.to_ort`.
         calibrate: Images that int8 is calibrated on, as in :func:`lightssl.data.sources.open_source`; by default those
             that the run was trained on.
         narrator: Told how it goes.
@@ -719,7 +742,7 @@ def export(
         )
         normalised = normalise(images, recipe.data.mean, recipe.data.std)
         for file, quantisation in chain([(path, None)], _smaller_files(path, fp16=fp16, calibration=calibration)):
-            files.append(_exported_file(file, quantisation, backbone, normalised))
+            files.append(_exported_file(file, quantisation, backbone, normalised, ort=ort))
             bar(len(files), file.name)
     for made in files:
         if made.quantisation is not None and made.quantisation.agreement < MIN_AGREEMENT:
@@ -739,6 +762,7 @@ def export(
             std=recipe.data.std,
         ),
         output=ModelOutput(name=OUTPUT, width=fp32.feature_width),
+        classes=source.classes,
         calibration=(calibrate or data) if int8 else None,
         versions=versions(),
         files=files,
@@ -765,7 +789,9 @@ def _smaller_files(
             yield file, quantisation
 
 
-def _exported_file(file: Path, quantisation: Quantisation | None, backbone: nn.Module, images: Tensor) -> ExportedFile:
+def _exported_file(
+    file: Path, quantisation: Quantisation | None, backbone: nn.Module, images: Tensor, *, ort: bool
+) -> ExportedFile:
     """Describe a file that was written, from its content, and compare it with torch on normalised images."""
     description = describe_model(file)
     network = _onnx_network(file, description)
@@ -779,15 +805,44 @@ def _exported_file(file: Path, quantisation: Quantisation | None, backbone: nn.M
         sha256=description.sha256,
         opset=description.opset,
         parity=parity,
-        emulated=network.emulated,
+        computed_in=_computed_in(network, description),
         quantisation=quantisation,
+        accelerators=check_accelerators(file.read_bytes()),
+        # This machine would compute fp16 in float, and the conversion makes that so for good.
+        ort=_ort_file(file, description, images) if ort and description.precision != "fp16" else None,
+    )
+
+
+def _ort_file(file: Path, description: ModelDescription, images: Tensor) -> OrtFile:
+    """Write a file in ONNX Runtime's own format beside it, having compared the two on normalised images."""
+    model = file.read_bytes()
+    content, operators = to_ort(model, description.architecture)
+    # The integer kernels of this machine may not be right for the file, but are the same for both.
+    converted, original = (OnnxNetwork(form, description.metadata)(images) for form in (content, model))
+    parity = compare_features(converted, original)
+    if parity.max_error > TOLERANCE * parity.max_feature:
+        raise ExportError(f"{file.name} computes something else as .ort: a feature is off by {parity.max_error:.3g}.")
+    path = file.with_suffix(".ort")
+    operators_path = file.with_suffix(".required_operators.config")
+    write_bytes(path, content)
+    write_text(operators_path, operators)
+    return OrtFile(
+        file=path.name,
+        operators=operators_path.name,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        max_error=parity.max_error,
     )
 
 
 def _onnx_network(file: Path, description: ModelDescription) -> OnnxNetwork:
     """Load a file to run as the machines that it is for run it."""
-    emulated = not is_of_this_machine(description.architecture)
-    return OnnxNetwork(file.read_bytes(), description.metadata, emulated=emulated)
+    in_float = not is_of_this_machine(description.architecture)
+    return OnnxNetwork(file.read_bytes(), description.metadata, in_float=in_float)
+
+
+def _computed_in(network: OnnxNetwork | EmulatedNetwork, description: ModelDescription) -> str:
+    return "float" if network.in_float else description.precision
 
 
 def _calibration_images(source: Source, recipe: Recipe) -> tuple[Tensor, Tensor]:
@@ -825,6 +880,7 @@ def verify(
     *,
     run: Run | Path | str | None = None,
     data: str | None = None,
+    arch: str | None = None,
     narrator: Narrator | None = None,
 ) -> dict[str, Any]:
     """Compare exported files with the torch network: their features on real images, and what these are worth.
@@ -834,28 +890,47 @@ def verify(
         run: The run they were exported from; by default the one that the first of them lies in, or the latest.
         data: Labelled images; by default those that the run was trained on. If these have no labels, features are
             compared without kNN.
+        arch: ``aarch64`` has the files computed by ONNX Runtime's build for that processor, on another in an emulator:
+            see :mod:`lightssl.deploy.emulator`. That is slow, so fewer images are compared, and without kNN if they
+            are too few for that. By default this machine computes the files.
         narrator: Told how it goes.
 
     Returns:
-        ``{"rows", "data", "machine", "versions"}``: one row for torch and one for each file, with ``knn_top1`` in
-        percent, None without labels, and :class:`lightssl.deploy.parity.Parity`. Also written to the run folder.
+        ``{"data", "train_images", "rows", "machine", "versions"}``: one row for torch and one for each file, with
+        ``knn_top1`` in percent, None without kNN, ``computed_in`` and ``computed_on``, and
+        :class:`lightssl.deploy.parity.Parity`. Also written to the run folder.
 
     Raises:
+        ConfigError: There is no emulator for ``arch``.
+        TargetError: The emulator, or what it needs, is not installed.
         ExportError: A file is damaged, is not valid ONNX, is not what its manifest says, has another input or output
             than the run's network, or its features are not finite.
         DataError: ``data`` cannot be used.
     """
     narrator = narrator or Silent()
+    if arch not in (None, EMULATED_MACHINE):
+        raise ConfigError(f"There is no emulator for {arch} processors.", f"There is one: --arch {EMULATED_MACHINE}")
+    emulate = arch is not None and not is_of_this_machine("arm")
     files = [Path(model) for model in models]
     run = _run_around(files[0]) if files and run is None else _as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
     files = files or _exported_files(run)
     descriptions = {file: _checked_description(file, recipe) for file in files}
-    networks = {file: _onnx_network(file, description) for file, description in descriptions.items()}
+    backbone = load_backbone(run)
     splits, images = _verification_images(run, recipe, data, narrator)
+    computed_on, batch_size, path = platform.machine(), _EVALUATION_BATCH, run.verification_path
+    if emulate:
+        computed_on, batch_size = f"{EMULATED_MACHINE} under qemu", _EMULATED_BATCH
+        path = path.with_stem(f"{path.stem}_{EMULATED_MACHINE}")
+        splits, images = _fewer_images(splits, images, backbone, recipe)
+        knn = f"kNN among {len(splits[0]):,} others" if splits else "without kNN"
+        narrator.say(f"Emulation is slow: compared on {len(images):,} images, {knn}")
     shown = sum(map(len, splits)) if splits else len(images)
     rows: list[dict[str, Any]] = []
-    with narrator.work("Verifying", shown * (1 + len(networks))) as bar:
+    with (
+        _networks(descriptions, emulate) as networks,
+        narrator.work("Verifying", shown * (1 + len(descriptions))) as bar,
+    ):
         done = 0
 
         def advance(by: int, status: str) -> None:
@@ -867,11 +942,11 @@ def verify(
             """Return features of the compared images, and kNN accuracy in percent where there are labels."""
             on_batch = partial(advance, status=name)
             if splits is None:
-                return _features_of(network, images, recipe, on_batch)[0], None
-            features = _features(network, *splits, recipe, on_batch)
+                return _features_of(network, images, recipe, on_batch, batch_size)[0], None
+            features = _features(network, *splits, recipe, on_batch, batch_size)
             return features.test, EVALUATIONS["knn"](features, seed=recipe.train.seed)["top1"]
 
-        expected, top1 = measure(load_backbone(run), "torch")
+        expected, top1 = measure(backbone, "torch")
         rows.append({"model": "torch", "precision": "fp32", "knn_top1": top1})
         for file, network in networks.items():
             features, top1 = measure(network, file.name)
@@ -880,15 +955,22 @@ def verify(
                 "model": str(file),
                 "precision": description.precision,
                 "architecture": description.architecture,
-                "emulated": network.emulated,
+                "computed_in": _computed_in(network, description),
+                "computed_on": computed_on,
                 "bytes": description.bytes,
                 "sha256": description.sha256,
                 **asdict(compare_features(features, expected)),
                 "knn_top1": top1,
             }
             rows.append(row)
-    result = {"data": images.name, "rows": rows, "machine": describe_machine(), "versions": versions()}
-    write_json(run.verification_path, result)
+    result = {
+        "data": images.name,
+        "train_images": len(splits[0]) if splits else None,
+        "rows": rows,
+        "machine": describe_machine(),
+        "versions": versions(),
+    }
+    write_json(path, result)
     return result
 
 
@@ -907,6 +989,30 @@ def _verification_images(
         return None, Subset(source, _spread(len(source), _COMPARED_IMAGES), source.name)
     narrator.say(how)
     return (train, test), test
+
+
+def _fewer_images(
+    splits: tuple[Source, Source] | None, images: Source, backbone: Backbone, recipe: Recipe
+) -> tuple[tuple[Source, Source] | None, Source]:
+    """Leave out images until an emulator gets through them in minutes; kNN too, where too few are left for it."""
+    count = _EMULATED_FLOPS // count_cost(backbone, recipe.evaluation.image_size).flops
+    if splits is None or count < _FEWEST_KNN_IMAGES:
+        few = _spread(len(images), min(max(count, _EMULATED_BATCH), _COMPARED_IMAGES))
+        return None, Subset(images, few, images.name)
+    train, test = splits
+    tested = min(len(test), count // 5)
+    train = some_of_each_class(train, count - tested, seed=recipe.train.seed)
+    test = some_of_each_class(test, tested, seed=recipe.train.seed)
+    return (train, test), test
+
+
+def _networks(
+    descriptions: Mapping[Path, ModelDescription], emulate: bool
+) -> AbstractContextManager[Mapping[Path, OnnxNetwork | EmulatedNetwork]]:
+    """Load files, to be computed here or by an emulated processor, for as long as the block lasts."""
+    if emulate:
+        return emulated_networks({file: description.metadata for file, description in descriptions.items()})
+    return nullcontext({file: _onnx_network(file, description) for file, description in descriptions.items()})
 
 
 def _checked_description(file: Path, recipe: Recipe) -> ModelDescription:

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import lightssl
+from lightssl import pipeline
 from lightssl.deploy import quantise
 from lightssl.deploy.manifest import Manifest
 from lightssl.errors import DataError, ExportError, LightSSLError
@@ -23,6 +24,7 @@ from lightssl.runs import Run
 pytestmark = pytest.mark.slow
 
 FILES = ["model.onnx", "model.fp16.onnx", "model.int8.arm.onnx", "model.int8.x86.onnx"]
+ORT_FILES = ["model.ort", None, "model.int8.arm.ort", "model.int8.x86.ort"]
 COSINES = {"fp32": 0.999999, "fp16": 0.9999, "int8": 0.95}  # that a network which learned nothing reaches at least
 SETTINGS = [
     "backbone.width=0.25",
@@ -58,13 +60,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Manifest]:
     unlabelled = write_photos(folder / "others", 9) / "red"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantise, "MIN_AGREEMENT", -1)  # a network that learned nothing: no layer is worth sparing
-        return run, lightssl.export(run, fp16=True, int8=True, calibrate=str(unlabelled))
+        return run, lightssl.export(run, fp16=True, int8=True, ort=True, calibrate=str(unlabelled))
 
 
 def test_the_manifest_says_what_lies_beside_it(exported: tuple[Run, Manifest]) -> None:
     run, manifest = exported
     folder = run.onnx_path.parent
-    assert {path.name for path in folder.glob("*")} - {"verify.json"} == {*FILES, "manifest.json"}
+    ort_files = {name for file in manifest.files if file.ort for name in (file.ort.file, file.ort.operators)}
+    assert {path.name for path in folder.glob("*")} - {"verify.json"} == {*FILES, *ort_files, "manifest.json"}
     assert [file.file for file in manifest.files] == FILES
     assert [(file.precision, file.architecture) for file in manifest.files] == [
         ("fp32", "any"),
@@ -75,6 +78,7 @@ def test_the_manifest_says_what_lies_beside_it(exported: tuple[Run, Manifest]) -
     written = json.loads((folder / "manifest.json").read_text())
     assert written == json.loads(manifest.model_dump_json())
     assert (written["recipe"], written["backbone"], written["scale"]) == ("mobilenetv2_dino", "mobilenetv2", "quick")
+    assert written["classes"] == ["blue", "red"]
     assert written["input"]["size"] == 32
     assert written["input"]["normalisation"] == "inside"
     assert written["output"]["width"] == lightssl.load_backbone(run).feature_width
@@ -89,6 +93,12 @@ def test_the_manifest_says_what_lies_beside_it(exported: tuple[Run, Manifest]) -
         assert file.parity.images == 30
         assert file.parity.cosine > COSINES[file.precision]
         assert file.opset == 18
+        assert file.accelerators[0].name == "NNAPI"
+    assert [file.ort and file.ort.file for file in manifest.files] == ORT_FILES
+    for ort_file in (file.ort for file in manifest.files if file.ort):
+        content = (folder / ort_file.file).read_bytes()
+        assert (ort_file.bytes, ort_file.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+        assert "Conv" in (folder / ort_file.operators).read_text()
     fp32, fp16, arm, x86 = manifest.files
     assert fp32.parity.max_error < 1e-4 * fp32.parity.max_feature
     assert fp32.parity.max_error < fp16.parity.max_error < arm.parity.max_error
@@ -115,6 +125,41 @@ def test_each_file_is_verified_against_torch(exported: tuple[Run, Manifest]) -> 
         assert 0 <= row["knn_top1"] <= 100
 
 
+@pytest.mark.skipif(
+    not (shutil.which("qemu-aarch64-static") and shutil.which("aarch64-linux-gnu-gcc")),
+    reason="needs qemu-user-static and gcc-aarch64-linux-gnu",
+)
+def test_files_are_verified_as_another_processor_computes_them(
+    exported: tuple[Run, Manifest],
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = Run(shutil.copytree(exported[0].folder, tmp_path / "run"))
+    here = lightssl.verify(run=run)
+    path = run.verification_path
+    before = path.read_bytes()
+    done = program("verify", "--run", "run", "--arch", "aarch64", "--json", check=False)
+    if "with pip" in done.stderr:
+        pytest.skip(f"needs the ARM wheel of onnxruntime: {done.stderr}")
+    there = json.loads(done.stdout)
+    assert there == json.loads(path.with_name("verify_aarch64.json").read_text())
+    assert path.read_bytes() == before
+    assert here["rows"][0] == there["rows"][0]  # so small a network is compared on all images
+    for one, other in zip(here["rows"][1:], there["rows"][1:], strict=True):
+        assert one["computed_in"] == ("float" if one["architecture"] == "arm" else one["precision"])
+        assert (other["computed_in"], other["computed_on"]) == (one["precision"], "aarch64 under qemu")
+        assert (other["sha256"], other["images"]) == (one["sha256"], one["images"])
+        assert other["cosine"] == pytest.approx(one["cosine"], abs=0.01)
+        assert not [key for key in other if "ms" in key.split("_")]  # times there mean nothing
+    assert here["rows"][1]["max_error"] != there["rows"][1]["max_error"]  # fp32 is rounded differently
+
+    monkeypatch.setattr(pipeline, "_EMULATED_FLOPS", 0)
+    reference, row = lightssl.verify([run.onnx_path], arch="aarch64")["rows"]
+    assert (reference["knn_top1"], row["knn_top1"], row["images"]) == (None, None, 6)
+    assert row["cosine"] > COSINES["fp32"]
+
+
 def test_without_labels_features_alone_are_compared(
     exported: tuple[Run, Manifest], tmp_path: Path, program: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
@@ -134,6 +179,7 @@ def test_without_labels_features_alone_are_compared(
     assert re.search(r"model\.onnx .* fp32 .*\.\d %", shown)
     with pytest.raises(DataError, match="no labels"):
         lightssl.verify(run=tmp_path / "run", data=environment["data"])
+    assert lightssl.export(tmp_path / "run", out=tmp_path / "model.onnx").classes is None
 
 
 def test_a_file_that_is_not_the_exported_one_is_refused(exported: tuple[Run, Manifest], tmp_path: Path) -> None:

@@ -6,6 +6,11 @@
  * It needs libonnxruntime.so, which it opens when it runs, so that one program serves many versions. The input is a
  * file: float32 [batch, channels, height, width] in the machine's byte order. On failure the last line of stderr says
  * what was wrong, and the exit status is 1.
+ *
+ *     ./run_onnx model.onnx --stream --batch=8 < inputs.bin > outputs.bin
+ *
+ * times nothing: it reads one such input after the other from stdin, and before it reads the next it writes to stdout
+ * how many values the first output has, in 64 bits, and these, float32.
  */
 
 #include <dlfcn.h>
@@ -73,11 +78,14 @@ struct Api {
     void *(*GetAllocatorWithDefaultOptions)(void **allocator);
     void *places_79_95[17];
     void (*ReleaseValue)(void *value);
+    void *places_97_98[2];
+    void (*ReleaseTensorTypeAndShapeInfo)(void *tensor);
 };
 
 _Static_assert(offsetof(struct Api, Run) == 9 * sizeof(void *), "places are counted wrongly");
 _Static_assert(offsetof(struct Api, GetTensorMutableData) == 51 * sizeof(void *), "places are counted wrongly");
-_Static_assert(offsetof(struct Api, ReleaseValue) == 96 * sizeof(void *), "places are counted wrongly");
+_Static_assert(offsetof(struct Api, ReleaseTensorTypeAndShapeInfo) == 99 * sizeof(void *),
+               "places are counted wrongly");
 
 struct ApiBase {
     const struct Api *(*GetApi)(uint32_t version);
@@ -85,7 +93,7 @@ struct ApiBase {
 };
 
 struct Options {
-    const char *model, *input;
+    const char *model, *input; /* no input: read from stdin, one after the other */
     long threads, batch, warmup, min_samples;
     double min_seconds, max_seconds;
 };
@@ -94,8 +102,15 @@ struct Model {
     void *session, *input;
     const char *input_name, **output_names;
     int64_t input_shape[IMAGE_DIMENSIONS];
-    size_t output_count;
+    void *input_data;
+    size_t input_bytes, output_count;
     void **outputs; /* of the last run */
+};
+
+struct Output {
+    const float *values;
+    size_t count, dimensions;
+    int64_t shape[MAX_DIMENSIONS];
 };
 
 struct Samples {
@@ -153,6 +168,7 @@ static const char *value_of(const char *argument, const char *name) {
 static struct Options parse_options(int count, char **arguments) {
     struct Options options = {
         .threads = 1, .batch = 1, .warmup = 10, .min_samples = 100, .min_seconds = 1, .max_seconds = 10};
+    int stream = 0;
     for (int index = 1; index < count; index++) {
         const char *argument = arguments[index], *value;
         if ((value = value_of(argument, "--input"))) options.input = value;
@@ -162,10 +178,12 @@ static struct Options parse_options(int count, char **arguments) {
         else if ((value = value_of(argument, "--min-samples"))) options.min_samples = strtol(value, NULL, 10);
         else if ((value = value_of(argument, "--min-seconds"))) options.min_seconds = strtod(value, NULL);
         else if ((value = value_of(argument, "--max-seconds"))) options.max_seconds = strtod(value, NULL);
+        else if (strcmp(argument, "--stream") == 0) stream = 1;
         else if (argument[0] != '-' && options.model == NULL) options.model = argument;
         else fail("unknown argument %s", argument);
     }
-    if (options.model == NULL || options.input == NULL) fail("usage: run_onnx MODEL --input=FILE [--threads=N] ...");
+    if (options.model == NULL || (options.input == NULL) != stream)
+        fail("usage: run_onnx MODEL --input=FILE|--stream [--threads=N] ...");
     return options;
 }
 
@@ -216,24 +234,25 @@ static void read_input_shape(const void *session, long batch, int64_t *shape) {
     fail("the input is not float [batch, channels, height, width]");
 }
 
-static void *read_input(const char *path, const int64_t *shape) {
-    size_t bytes = sizeof(float);
-    for (int axis = 0; axis < IMAGE_DIMENSIONS; axis++) bytes *= (size_t)shape[axis];
+static void read_input(const struct Model *model, const char *path) {
     FILE *file = fopen(path, "rb");
     if (file == NULL) fail("%s: %s", path, strerror(errno));
-    void *data = allocate(bytes, 1), *memory, *value;
-    if (fread(data, 1, bytes, file) != bytes || fgetc(file) != EOF) fail("%s does not hold %zu bytes", path, bytes);
+    if (fread(model->input_data, 1, model->input_bytes, file) != model->input_bytes || fgetc(file) != EOF)
+        fail("%s does not hold %zu bytes", path, model->input_bytes);
     fclose(file);
-    check(api->CreateCpuMemoryInfo(ARENA_ALLOCATOR, DEFAULT_MEMORY, &memory));
-    check(api->CreateTensorWithDataAsOrtValue(memory, data, bytes, shape, IMAGE_DIMENSIONS, FLOAT32, &value));
-    return value;
 }
 
 static struct Model prepare(void *session, const struct Options *options) {
     struct Model model = {.session = session};
-    void *allocator;
+    void *allocator, *memory;
     read_input_shape(session, options->batch, model.input_shape);
-    model.input = read_input(options->input, model.input_shape);
+    model.input_bytes = sizeof(float);
+    for (int axis = 0; axis < IMAGE_DIMENSIONS; axis++) model.input_bytes *= (size_t)model.input_shape[axis];
+    model.input_data = allocate(model.input_bytes, 1);
+    check(api->CreateCpuMemoryInfo(ARENA_ALLOCATOR, DEFAULT_MEMORY, &memory));
+    check(api->CreateTensorWithDataAsOrtValue(memory, model.input_data, model.input_bytes, model.input_shape,
+                                              IMAGE_DIMENSIONS, FLOAT32, &model.input));
+    if (options->input != NULL) read_input(&model, options->input);
     check(api->GetAllocatorWithDefaultOptions(&allocator));
     check(api->SessionGetInputName(session, 0, allocator, (char **)&model.input_name));
     check(api->SessionGetOutputCount(session, &model.output_count));
@@ -287,27 +306,44 @@ static void print_shape(const char *name, const int64_t *shape, size_t dimension
     printf("], ");
 }
 
-/* Print the first output, for comparing with another runtime on the same input. Ends the object. */
-static void print_output(void *output) {
+/* Return the first output of the last run; its values are good until the next. */
+static struct Output first_output(const struct Model *model) {
+    struct Output output;
     void *tensor;
-    const float *values;
     int element;
-    size_t dimensions, count;
-    int64_t shape[MAX_DIMENSIONS];
-    check(api->GetTensorTypeAndShape(output, &tensor));
+    check(api->GetTensorTypeAndShape(model->outputs[0], &tensor));
     check(api->GetTensorElementType(tensor, &element));
-    check(api->GetDimensionsCount(tensor, &dimensions));
-    if (element != FLOAT32 || dimensions > MAX_DIMENSIONS) fail("the model's output is not float");
-    check(api->GetDimensions(tensor, shape, dimensions));
-    check(api->GetTensorShapeElementCount(tensor, &count));
-    check(api->GetTensorMutableData(output, (void **)&values));
-    for (size_t index = 0; index < count; index++)
-        if (!isfinite(values[index])) fail("the model's output is not finite");
-    print_shape("output_shape", shape, dimensions);
+    check(api->GetDimensionsCount(tensor, &output.dimensions));
+    if (element != FLOAT32 || output.dimensions > MAX_DIMENSIONS) fail("the model's output is not float");
+    check(api->GetDimensions(tensor, output.shape, output.dimensions));
+    check(api->GetTensorShapeElementCount(tensor, &output.count));
+    check(api->GetTensorMutableData(model->outputs[0], (void **)&output.values));
+    api->ReleaseTensorTypeAndShapeInfo(tensor);
+    return output;
+}
+
+/* Print an output, for comparing with another runtime on the same input. Ends the object. */
+static void print_output(const struct Output *output) {
+    for (size_t index = 0; index < output->count; index++)
+        if (!isfinite(output->values[index])) fail("the model's output is not finite");
+    print_shape("output_shape", output->shape, output->dimensions);
     printf("\"output\": [");
-    for (size_t index = 0; index < count && index < MAX_OUTPUT_VALUES; index++)
-        printf("%s%.9g", index ? ", " : "", values[index]);
+    for (size_t index = 0; index < output->count && index < MAX_OUTPUT_VALUES; index++)
+        printf("%s%.9g", index ? ", " : "", output->values[index]);
     printf("]}\n");
+}
+
+static void stream(struct Model *model) {
+    size_t bytes;
+    while ((bytes = fread(model->input_data, 1, model->input_bytes, stdin)) == model->input_bytes) {
+        run(model);
+        struct Output output = first_output(model);
+        uint64_t count = output.count;
+        fwrite(&count, sizeof count, 1, stdout);
+        fwrite(output.values, sizeof(float), output.count, stdout);
+        if (fflush(stdout) != 0 || ferror(stdout)) fail("stdout: %s", strerror(errno));
+    }
+    if (bytes > 0) fail("the last input has %zu bytes, not %zu", bytes, model->input_bytes);
 }
 
 int main(int count, char **arguments) {
@@ -320,6 +356,10 @@ int main(int count, char **arguments) {
     void *session = open_session(&options);
     double load_ms = now_ms() - start;
     struct Model model = prepare(session, &options);
+    if (options.input == NULL) {
+        stream(&model);
+        return 0;
+    }
     double first_run_ms = run(&model);
     struct Samples samples = measure(&model, &options);
     double peak_memory = peak_memory_mib();
@@ -333,6 +373,7 @@ int main(int count, char **arguments) {
     printf("], ");
     print_number_or_null("memory_before_load_mib", memory_before_load);
     print_number_or_null("peak_memory_mib", peak_memory);
-    print_output(model.outputs[0]);
+    struct Output output = first_output(&model);
+    print_output(&output);
     return 0;
 }

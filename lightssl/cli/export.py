@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.terminal import Terminal, print_table
+from lightssl.cli.terminal import Terminal, console, print_table
 from lightssl.errors import ConfigError
 
 
@@ -16,6 +16,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "lightssl export --onnx",
             "lightssl export --onnx --fp16 --int8",
+            "lightssl export --onnx --int8 --ort",
             "lightssl export --onnx --int8 --calibrate sample",
             "lightssl export --onnx --out features.onnx --no-normalisation --json",
         )
@@ -36,6 +37,13 @@ def export(
     int8: Annotated[
         bool, typer.Option("--int8", help="Also in 8 bits: model.int8.arm.onnx and model.int8.x86.onnx.")
     ] = False,
+    ort: Annotated[
+        bool,
+        typer.Option(
+            "--ort",
+            help="Also each but fp16 in ONNX Runtime's own format for apps: model.ort, and the operators it needs.",
+        ),
+    ] = False,
     calibrate: Annotated[
         Optional[str],
         typer.Option(help="Images that --int8 takes the ranges of activations from.", show_default="the run's"),
@@ -55,6 +63,7 @@ def export(
         include_normalisation=normalisation,
         fp16=fp16,
         int8=int8,
+        ort=ort,
         calibrate=calibrate,
         narrator=Terminal(),
     )
@@ -78,3 +87,16 @@ def export(
             for file in manifest.files
         ],
     )
+    print_table(
+        "What the accelerators of phones have operators for, of one image's nodes (nothing was run)",
+        ["file", *(accelerator.name for accelerator in fp32.accelerators)],
+        [
+            [file.file, *(f"{a.suitable}, {a.supported_nodes} of {a.nodes}" for a in file.accelerators)]
+            for file in manifest.files
+        ],
+    )
+    for file in manifest.files:
+        if file.ort is not None:
+            console.print(
+                f"{file.ort.file}, {file.ort.bytes / 1e6:.2f} MB: computes what {file.file} does", markup=False
+            )

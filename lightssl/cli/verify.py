@@ -11,7 +11,13 @@ from lightssl.cli.terminal import Terminal, print_json, print_table
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(epilog=examples("lightssl verify", "lightssl verify --json"))(verify)
+    app.command(
+        epilog=examples(
+            "lightssl verify",
+            "lightssl verify runs/demo/export/model.int8.arm.onnx --arch aarch64",
+            "lightssl verify --json",
+        )
+    )(verify)
 
 
 def verify(
@@ -29,18 +35,25 @@ def verify(
         Optional[str],
         typer.Option(help="Labelled images: first-level folder names are labels.", show_default="the run's"),
     ] = None,
+    arch: Annotated[
+        Optional[str],
+        typer.Option(
+            help="aarch64: compute the files as ARM processors do, emulated by qemu, on fewer images.",
+            show_default="this machine's",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compare exported files with the torch network: their features, and kNN with them."""
     from lightssl import pipeline
 
-    result = pipeline.verify(models or (), run=run, data=data, narrator=Terminal())
+    result = pipeline.verify(models or (), run=run, data=data, arch=arch, narrator=Terminal())
     if json:
         print_json(result)
         return
     reference, *rows = result["rows"]
     print_table(
-        f"Beside torch, on {rows[0]['images']:,} images of {result['data']}",
+        f"Beside torch, on {rows[0]['images']:,} images of {result['data']}, computed on {rows[0]['computed_on']}",
         ["file", "precision", "for", "MB", "computed in", "largest error", "mean error", "cosine", "kNN"],
         [
             ["torch", reference["precision"], *["-"] * 6, _percent(reference)],
@@ -50,7 +63,7 @@ def verify(
                     row["precision"],
                     row["architecture"],
                     f"{row['bytes'] / 1e6:.2f}",
-                    "float" if row["emulated"] else row["precision"],
+                    row["computed_in"],
                     f"{row['max_error']:.1e}",
                     f"{row['mean_error']:.1e}",
                     f"{row['cosine']:.5f}",

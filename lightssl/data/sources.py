@@ -194,6 +194,16 @@ def require_labels(source: Source, who: str = "this evaluation") -> None:
         )
 
 
+def some_of_each_class(source: Source, count: int, *, seed: int) -> Source:
+    """Draw ``count`` labelled images, or all there are: of each class as many as of every other that has as many."""
+    rng, labels = np.random.default_rng(seed), np.asarray(source.labels)
+    rank = np.empty(len(labels), dtype=int)  # of an image within its class
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        rank[members] = np.arange(len(members))
+    return Subset(source, np.sort(np.lexsort((labels, rank))[:count]), source.name)
+
+
 _ARRANGE = "Arrange the images in one folder a class, below what you name: DIR/cat/1.jpg, DIR/dog/1.jpg"
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lightssl.deploy.mobile import Accelerator
 from lightssl.deploy.parity import Parity
 from lightssl.deploy.quantise import Quantisation
 from lightssl.errors import ExportError
@@ -32,6 +33,16 @@ class ModelOutput(_Entry):
     width: int
 
 
+class OrtFile(_Entry):
+    """An ONNX file converted to ONNX Runtime's own format."""
+
+    file: str  # its name, in the folder of the manifest
+    operators: str  # the name of the file that lists those it needs
+    bytes: int
+    sha256: str
+    max_error: float  # largest difference of a feature from the ONNX file's, both by this machine's own kernels
+
+
 class ExportedFile(_Entry):
     """One ONNX file."""
 
@@ -42,8 +53,10 @@ class ExportedFile(_Entry):
     sha256: str
     opset: int
     parity: Parity  # with torch, on real images
-    emulated: bool  # whether parity was measured in float, as this machine's integer kernels are not those of the file
+    computed_in: str  # for parity: float where this machine has other integer kernels than the file's, else precision
     quantisation: Quantisation | None = None
+    accelerators: tuple[Accelerator, ...]  # of phones; empty where they could not be judged
+    ort: OrtFile | None = None
 
 
 class Manifest(_Entry):
@@ -54,6 +67,7 @@ class Manifest(_Entry):
     backbone: str
     input: ModelInput
     output: ModelOutput
+    classes: list[str] | None  # names that the run's images are labelled with, in order; None where they have no labels
     calibration: str | None  # the images that int8 files were calibrated on
     versions: dict[str, str | None]
     files: list[ExportedFile]
@@ -73,7 +87,7 @@ def read_manifest(path: Path) -> Manifest | None:
     """Read a manifest; None when there is none.
 
     Raises:
-        ExportError: The file is damaged, or no manifest of lightssl's.
+        ExportError: The file is damaged, no manifest of lightssl's, or of another version.
     """
     try:
         return Manifest.model_validate_json(path.read_bytes())
@@ -81,6 +95,6 @@ def read_manifest(path: Path) -> Manifest | None:
         return None
     except (OSError, ValidationError) as error:
         raise ExportError(
-            f"{path} is not a manifest of lightssl's, or it is damaged.",
+            f"{path} is not a manifest of lightssl's, or it is damaged or of another version.",
             "Move it away, or export to another folder with --out.",
         ) from error

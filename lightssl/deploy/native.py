@@ -110,7 +110,13 @@ def _fetch(machine: str, folder: Path) -> Path:
     """Take the library out of the wheel for another processor, which pip fetches and checks."""
     platforms = [f"--platform={name}_{machine}" for name in _PYPI_PLATFORMS]
     wanted = ["--no-deps", "--only-binary=:all:", f"onnxruntime=={version('onnxruntime')}"]
-    _call([sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), *platforms, *wanted])
+    try:
+        _call([sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), *platforms, *wanted])
+    except TargetError as error:
+        raise TargetError(
+            f"Cannot fetch ONNX Runtime's library for {machine} with pip. {error.message}",
+            "Try again with pip installed and a network: it is kept for the next time.",
+        ) from error
     (wheel,) = folder.glob("onnxruntime-*.whl")
     with ZipFile(wheel) as archive:
         (member,) = (name for name in archive.namelist() if "/libonnxruntime.so" in name)
@@ -136,5 +142,6 @@ def _call(command: list[str]) -> str:
         raise TargetError(f"{failed}: it took longer than {_SECONDS} s.") from error
     if process.returncode != 0:
         lines = process.stderr.strip().splitlines()
-        raise TargetError(f"{failed}: {next((line for line in lines if 'error' in line.lower()), 'no reason given')}")
+        reason = next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "no reason given")
+        raise TargetError(f"{failed}: {reason}")
     return process.stdout

@@ -211,12 +211,12 @@ def check_valid(model: onnx.ModelProto | bytes) -> None:
         raise ExportError(f"The model is not valid ONNX: {first_line(error)}") from error
 
 
-def open_session(model: bytes, *, emulated: bool = False) -> Any:
+def open_session(model: bytes, *, in_float: bool = False) -> Any:
     """Load a serialised model into ONNX Runtime, on the CPU, with as many threads as torch has.
 
     Args:
         model: ONNX.
-        emulated: Leave quantised operators to float kernels instead of integer ones.
+        in_float: Leave quantised operators to float kernels instead of integer ones.
 
     Raises:
         ExportError: The runtime refuses it.
@@ -226,7 +226,7 @@ def open_session(model: bytes, *, emulated: bool = False) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only
     options.intra_op_num_threads = torch.get_num_threads()
-    options.add_session_config_entry("session.disable_quant_qdq", "1" if emulated else "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "1" if in_float else "0")
     try:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's errors have no public base class

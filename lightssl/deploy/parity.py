@@ -59,34 +59,36 @@ def check_fits(path: Path, description: ModelDescription, size: int) -> None:
         )
 
 
+def file_input(images: Tensor, metadata: Mapping[str, str]) -> Tensor:
+    """Turn normalised images, float32 [B, 3, S, S], into what a file takes that has this ``metadata_props``."""
+    if metadata.get("normalisation") != "inside":
+        return images
+    mean, std = (torch.tensor(json.loads(metadata[name])).view(1, 3, 1, 1) for name in ("mean", "std"))
+    return images * std + mean
+
+
 class OnnxNetwork(nn.Module):
     """An ONNX model in place of the torch network that it was exported from: both map the same images to features.
 
     Args:
         model: Serialised, with one image input and one output.
         metadata: Its ``metadata_props``, which say whether it normalises images itself.
-        emulated: Compute in float what the nodes of a quantised model say, rather than with the integer kernels of this
+        in_float: Compute in float what the nodes of a quantised model say, rather than with the integer kernels of this
             machine. Where those saturate, as on x86 without VNNI, only this tells what other machines compute.
 
     Raises:
         ExportError: ONNX Runtime cannot load the model.
     """
 
-    def __init__(self, model: bytes, metadata: Mapping[str, str], *, emulated: bool = False) -> None:
+    def __init__(self, model: bytes, metadata: Mapping[str, str], *, in_float: bool = False) -> None:
         super().__init__()
-        self.emulated = emulated
-        self._session = open_session(model, emulated=emulated)
-        self._scale = None
-        if metadata.get("normalisation") == "inside":
-            mean, std = (torch.tensor(json.loads(metadata[name])).view(1, 3, 1, 1) for name in ("mean", "std"))
-            self._scale = (mean, std)
+        self.in_float = in_float
+        self._session = open_session(model, in_float=in_float)
+        self._metadata = metadata
 
     def as_input(self, images: Tensor) -> dict[str, object]:
         """Turn normalised images, float32 [B, 3, S, S], into what the session is fed with."""
-        if self._scale is not None:
-            mean, std = self._scale
-            images = images * std + mean
-        return {self._session.get_inputs()[0].name: images.numpy()}
+        return {self._session.get_inputs()[0].name: file_input(images, self._metadata).numpy()}
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images, float32 [B, 3, S, S], to features [B, D].

@@ -186,8 +186,8 @@ class Quantiser:
             except Exception as error:  # the tools' errors have no common class
                 raise ExportError(f"The model cannot be quantised: {first_line(error)}") from error
         content = quantizer.model.model.SerializeToString()
-        # Emulated, so that the same file comes out whatever machine quantises.
-        network = OnnxNetwork(content, self._metadata, emulated=True)
+        # In float, so that the same file comes out whatever machine quantises.
+        network = OnnxNetwork(content, self._metadata, in_float=True)
         agrees = agreement(_features(network, self._held_out), self._expected)
         return _Candidate(content, per_channel, tuple(excluded), agrees)
 

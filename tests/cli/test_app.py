@@ -146,6 +146,7 @@ def test_json_output_is_json_alone(program: Program) -> None:
         (["export", "--onnx", "--calibrate", "sample"], 2, "Add --int8"),
         (["verify"], 1, "There is no run"),
         (["verify", "none.onnx"], 1, "none.onnx does not lie in a run"),
+        (["verify", "--arch", "riscv64"], 2, "There is no emulator for riscv64 processors"),
         (["bench", "none.onnx"], 1, "none.onnx"),
         (["bench", "none.onnx", "--target", "toaster"], 2, "toaster"),
         (["bench", "none.onnx", "--target", "predict:pixel1"], 1, "none.onnx"),

@@ -13,7 +13,7 @@ from PIL import Image
 from lightssl.data import embedded
 from lightssl.data.decode import decode
 from lightssl.data.paths import Paths
-from lightssl.data.sources import Source, Subset, open_source, open_splits
+from lightssl.data.sources import Source, Subset, open_source, open_splits, some_of_each_class
 from lightssl.errors import DataError
 
 
@@ -341,6 +341,24 @@ def test_an_evaluation_needs_two_classes(tmp_path: Path) -> None:
         open_splits(str(write_folder(tmp_path / "one", ["a/1.png", "a/2.png"])))
     with pytest.raises(DataError, match="one image a class"):
         open_splits(str(write_folder(tmp_path / "lone", ["a/1.png", "b/2.png"])))
+
+
+def test_classes_are_drawn_from_evenly() -> None:
+    rng = np.random.default_rng(0)
+    for seed in range(20):
+        labels = rng.permutation(np.repeat(np.arange(5), rng.integers(1, 30, 5)))
+        whole = Subset(open_source("sample"), np.arange(len(labels)), "whole")
+        whole.labels = labels
+        for count in (1, 5, 17, len(labels), 1000):
+            drawn = some_of_each_class(whole, count, seed=seed)
+            names = [drawn.item_name(index) for index in range(len(drawn))]
+            assert len(set(names)) == len(names) == min(count, len(labels))
+            assert names == [
+                some_of_each_class(whole, count, seed=seed).item_name(index) for index in range(len(names))
+            ]
+            counts = np.bincount(np.asarray(drawn.labels), minlength=5)
+            short = counts < np.bincount(labels, minlength=5)
+            assert counts[short].min(initial=999) >= counts.max() - 1  # no class waits while another has two more
 
 
 def test_a_subset_keeps_names_and_labels(tmp_path: Path) -> None:

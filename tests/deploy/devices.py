@@ -4,17 +4,6 @@ import socket
 import time
 from collections.abc import Callable
 
-# As Linux shows it on ARM. ONNX Runtime reads it, and an emulator would show it that of the machine at hand.
-CORTEX_A72 = """processor\t: 0
-Features\t: fp asimd evtstrm crc32 cpuid
-CPU implementer\t: 0x41
-CPU architecture: 8
-CPU variant\t: 0x0
-CPU part\t: 0xd08
-CPU revision\t: 3
-
-"""
-
 
 def free_port() -> int:
     with socket.socket() as probe:

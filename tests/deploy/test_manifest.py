@@ -7,10 +7,12 @@ from lightssl.deploy.manifest import (
     Manifest,
     ModelInput,
     ModelOutput,
+    OrtFile,
     manifest_path,
     read_manifest,
     write_manifest,
 )
+from lightssl.deploy.mobile import Accelerator
 from lightssl.deploy.parity import Parity
 from lightssl.deploy.quantise import Quantisation
 from lightssl.errors import ExportError
@@ -29,6 +31,9 @@ def manifest() -> Manifest:
         agreement_per_tensor=0.9,
         agreement_per_channel=0.98,
     )
+    accelerator = Accelerator(
+        name="NNAPI", suitable="maybe", nodes=9, supported_nodes=8, partitions=2, unsupported_operators=("ai.onnx:Erf",)
+    )
     file = ExportedFile(
         file="model.int8.arm.onnx",
         precision="int8",
@@ -37,8 +42,10 @@ def manifest() -> Manifest:
         sha256="0f",
         opset=18,
         parity=Parity(images=32, max_error=0.1, mean_error=0.01, max_feature=3.0, cosine=0.999),
-        emulated=True,
+        computed_in="float",
         quantisation=quantisation,
+        accelerators=(accelerator,),
+        ort=OrtFile(file="model.int8.arm.ort", operators="operators.config", bytes=1, sha256="1e", max_error=0.0),
     )
     return Manifest(
         recipe="mobilenetv2_dino",
@@ -48,6 +55,7 @@ def manifest() -> Manifest:
             name="images", size=32, range="0..1", normalisation="inside", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)
         ),
         output=ModelOutput(name="features", width=1280),
+        classes=["cat", "dog"],
         calibration="photos",
         versions={"onnx": "1.20", "timm": None},
         files=[file],

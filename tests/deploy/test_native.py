@@ -16,10 +16,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from lightssl.deploy.emulator import CPUINFO
 from lightssl.deploy.native import build_native_runner
 from lightssl.errors import TargetError
 from lightssl.resources import resource
-from tests.deploy.devices import CORTEX_A72
 
 PYTHON_RUNNER = resource("export", "runner", "run_onnx.py")
 QUICK = ["--warmup=1", "--min-samples=3", "--min-seconds=0", "--max-seconds=1"]
@@ -89,6 +89,27 @@ def test_it_prints_what_the_python_runner_prints(model: Path, run: Run) -> None:
     assert 0 < result["memory_before_load_mib"] <= result["peak_memory_mib"]
 
 
+def test_a_stream_of_inputs_gives_one_of_outputs(model: Path, bundle: tuple[Path, list[str]]) -> None:
+    folder, command = bundle
+    inputs = np.random.default_rng(0).random((3, 2, 3, 16, 16), dtype=np.float32)
+
+    def stream(content: bytes) -> "subprocess.CompletedProcess[bytes]":
+        arguments = [*command, str(model), "--stream", "--batch=2"]
+        return subprocess.run(
+            arguments, cwd=folder, env={}, input=content, capture_output=True, timeout=60, check=False
+        )
+
+    session = runpy.run_path(str(PYTHON_RUNNER))["open_session"](str(model), 1)
+    expected = b"".join(np.uint64(16).tobytes() + session.run(None, {"images": batch})[0].tobytes() for batch in inputs)
+    process = stream(inputs.tobytes())
+    assert (process.returncode, process.stdout, process.stderr) == (0, expected, b"")
+    assert stream(b"").stdout == b""
+    process = stream(inputs.tobytes()[:-1])
+    assert process.returncode == 1
+    assert process.stdout == expected[: len(expected) * 2 // 3]
+    assert process.stderr == b"the last input has 6143 bytes, not 6144\n"
+
+
 def test_the_loop_stops_when_it_should(tmp_path: Path, run: Run) -> None:
     model = save(tmp_path / "relu.onnx", "Relu", ["batch", 3, 4, 4])
 
@@ -122,7 +143,11 @@ def test_a_model_that_does_not_fit_ends_in_one_line(
 
 
 def test_what_it_is_called_with_is_checked(model: Path, run: Run) -> None:
-    for option, message in (("--loops=3", "unknown argument --loops=3"), ("second.onnx", "unknown argument")):
+    for option, message in (
+        ("--loops=3", "unknown argument --loops=3"),
+        ("second.onnx", "unknown argument"),
+        ("--stream", "usage"),
+    ):
         process = run(model, option)
         assert (process.returncode, process.stdout) == (1, "")
         assert message in process.stderr
@@ -144,7 +169,7 @@ def test_the_arm_runner_computes_the_same_under_emulation(model: Path, tmp_path:
     build.mkdir()
     # The runtime reads the processor's description, in which an emulator shows it the machine's own.
     (folder / "proc").mkdir(parents=True)
-    (folder / "proc" / "cpuinfo").write_text(CORTEX_A72)
+    (folder / "proc" / "cpuinfo").write_text(CPUINFO)
     try:
         runner = build_native_runner("aarch64", build)
     except TargetError as error:

@@ -66,10 +66,10 @@ def quantised(model: bytes, architecture: Architecture, size: int = SIZE) -> tup
     return Quantiser(model, make_images(48, size), make_images(24, size)).quantise(architecture)
 
 
-def beside(model: bytes, network: nn.Module, *, emulated: bool = False, size: int = SIZE) -> Parity:
+def beside(model: bytes, network: nn.Module, *, in_float: bool = False, size: int = SIZE) -> Parity:
     images = make_images(31, size)
     with torch.no_grad():
-        return compare_features(OnnxNetwork(model, metadata(model), emulated=emulated)(images), network(images))
+        return compare_features(OnnxNetwork(model, metadata(model), in_float=in_float)(images), network(images))
 
 
 def integers(model: bytes) -> dict[str, np.ndarray]:
@@ -87,9 +87,9 @@ def integers(model: bytes) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_8_bits_stay_close_to_float(architecture: Architecture, network: nn.Module, fp32: bytes) -> None:
     model, how = quantised(fp32, architecture)
-    emulated = beside(model, network, emulated=True)
-    assert emulated.cosine > 0.999
-    assert emulated.max_error < 0.05 * emulated.max_feature
+    parity = beside(model, network, in_float=True)
+    assert parity.cosine > 0.999
+    assert parity.max_error < 0.05 * parity.max_feature
     assert (how.calibration_images, how.held_out_images) == (48, 24)
     assert how.agreement == max(how.agreement_per_tensor, how.agreement_per_channel) > 0.99
     assert how.float_layers == ()
@@ -111,7 +111,7 @@ def test_the_x86_file_is_right_on_any_x86(network: nn.Module, fp32: bytes) -> No
     model, _ = quantised(fp32, "x86")
     images = make_images(31)
     by_kernels, as_written = (
-        OnnxNetwork(model, metadata(model), emulated=emulated)(images) for emulated in (False, True)
+        OnnxNetwork(model, metadata(model), in_float=in_float)(images) for in_float in (False, True)
     )
     # A value on the edge between two levels may fall on either side.
     assert compare_features(by_kernels, as_written).mean_error < 0.002 * float(as_written.abs().max())
@@ -192,7 +192,7 @@ def test_the_dearest_layers_are_left_in_float(
         assert how.agreement >= 0.99
         assert 1 <= len(how.float_layers) <= 2
         assert len(integers(model)) == 4 - len(how.float_layers)
-        assert beside(model, network, emulated=True).cosine > 0.99
+        assert beside(model, network, in_float=True).cosine > 0.99
     else:
         assert how.float_layers == ()
         assert len(integers(model)) == 4

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from lightssl.deploy import board as boards
+from lightssl.deploy.emulator import CPUINFO
 from lightssl.deploy.latency import Measurement
 from lightssl.deploy.native import build_native_runner
 from lightssl.deploy.profile import bench, load_profile
 from lightssl.errors import TargetError
-from tests.deploy.devices import CORTEX_A72, eventually, free_port
+from tests.deploy.devices import eventually, free_port
 from tests.deploy.targets.phone import Phone
 
 TOOLS = ("adb", "aarch64-linux-gnu-gcc", "qemu-aarch64-static")
@@ -86,7 +87,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setenv("HOME", str(tmp_path))  # where adb has its keys
     # The runtime reads the processor's description, in which an emulator would show it the machine's own.
     (tmp_path / "proc").mkdir()
-    (tmp_path / "proc" / "cpuinfo").write_text(CORTEX_A72)
+    (tmp_path / "proc" / "cpuinfo").write_text(CPUINFO)
     for name in ("phone", "tools"):
         (tmp_path / name).mkdir()
     env = {"PATH": f"{tmp_path / 'tools'}:{os.environ['PATH']}", "QEMU_LD_PREFIX": str(tmp_path)}
