@@ -3,9 +3,9 @@
     python -m benchmarks.precisions
 
 MobileNetV2 as `make demo` trains it, on the embedded sample at the quick scale, is exported in every precision, and all
-files are compared with torch on its test images, none of which calibrated them. Here, the int8 file for ARM is computed in
-floating point as its nodes say, since x86 kernels may saturate where those of ARM do not; then all files are computed once
-more by ARM's build of ONNX Runtime in an emulator, on fewer images.
+files are compared with torch on its test images, none of which calibrated them. Here, the int8 file for ARM is computed
+in floating point as its nodes say, since x86 kernels may saturate where those of ARM do not; then ARM's build of ONNX
+Runtime computes all files once more in an emulator, on fewer images.
 """
 
 import argparse
