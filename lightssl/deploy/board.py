@@ -18,14 +18,13 @@ import numpy as np
 
 from lightssl.deploy.latency import Conditions, Measurement
 from lightssl.deploy.native import build_native_runner
+from lightssl.deploy.reference import HostReference
 from lightssl.deploy.runner import (
     SEED,
     describe_for_timing,
     measured_fields,
     model_fields,
     read_answer,
-    run_here,
-    runner_functions,
     runner_options,
     runner_path,
     threads_that_fit,
@@ -244,8 +243,7 @@ def bench_board(
     """
     description = describe_for_timing(model)
     loop = {"warmup": warmup, "min_samples": min_samples, "min_seconds": min_seconds, "max_seconds": max_seconds}
-    once = {"warmup": 0, "min_samples": 1, "min_seconds": 0, "max_seconds": 0}
-    here = run_here(model, {"batch": batch, "seed": SEED, **once}, timeout=grace_seconds)
+    reference = HostReference(model, batch=batch, timeout=grace_seconds)
     rows: list[Measurement] = []
     with TemporaryDirectory() as local, connect() as board:
         state = board.state()
@@ -256,7 +254,7 @@ def bench_board(
             command = [python, "run_onnx.py", f"--seed={SEED}"]
             files = {"run_onnx.py": runner_path()}
         else:
-            command, files = _native_runner(board.name, state.machine, library, here["input_shape"], Path(local))
+            command, files = _native_runner(board.name, state.machine, library, reference.images, Path(local))
         if pinned:
             command = ["taskset", f"{sum(1 << core for core in pinned):x}", *command]
         board.copy({**files, "model.onnx": model})
@@ -274,7 +272,6 @@ def bench_board(
                     raise
                 warnings.warn(f"Nothing from {count} threads on. {error}", stacklevel=3)
                 break
-            difference = np.subtract(answer["output"], here["output"], dtype=np.float32)
             rows.append(
                 Measurement(
                     kind="measured",
@@ -283,7 +280,7 @@ def bench_board(
                     **measured_fields(answer),
                     **model_fields(description),
                     max_error_vs_torch=None,
-                    max_error_vs_host=float(np.abs(difference).max()),
+                    **reference.errors_of(answer),
                     conditions_before=before,
                     conditions_after=after,
                 )
@@ -292,7 +289,7 @@ def bench_board(
 
 
 def _native_runner(
-    name: str, machine: str, library: Path | None, input_shape: Sequence[int], folder: Path
+    name: str, machine: str, library: Path | None, images: np.ndarray, folder: Path
 ) -> tuple[list[str], dict[str, Path]]:
     """Return the command of the C program, and the files that it needs beside the model: some lie in ``folder``."""
     try:
@@ -302,9 +299,9 @@ def _native_runner(
             f"{name} has no Python with onnxruntime, and no runner can be made for it. {error.message}",
             error.hint,
         ) from error
-    images = folder / "input.bin"
-    runner_functions()["make_input"](input_shape, batch=input_shape[0], seed=SEED).tofile(images)
-    return [*runner.command, f"--input={images.name}"], {**runner.files, images.name: images}
+    given = folder / "input.bin"
+    images.tofile(given)
+    return [*runner.command, f"--input={given.name}"], {**runner.files, given.name: given}
 
 
 def _first_line(process: "subprocess.Popen[bytes]", timeout: float) -> str:

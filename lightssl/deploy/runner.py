@@ -12,6 +12,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lightssl.deploy.latency import summarise
 from lightssl.deploy.onnx import ModelDescription, describe_model
 from lightssl.errors import ExportError, TargetError
@@ -28,6 +30,12 @@ def runner_path() -> Path:
 def runner_functions() -> dict[str, Any]:
     """Return the runner's own functions by name, for whom it must be the same input and the same loop."""
     return runpy.run_path(str(runner_path()))
+
+
+def input_images(shape: Sequence[int]) -> np.ndarray:
+    """Return the input of this shape, float32 [B, 3, S, S], that every target times models on."""
+    images: np.ndarray = runner_functions()["make_input"](shape, batch=shape[0], seed=SEED)
+    return images
 
 
 def runner_options(arguments: Mapping[str, float]) -> list[str]:

@@ -18,6 +18,7 @@ from lightssl.deploy.onnx import ModelDescription, Normalised, evaluation_copy
 from lightssl.deploy.runner import (
     SEED,
     describe_for_timing,
+    input_images,
     measured_fields,
     model_fields,
     run_here,
@@ -117,11 +118,7 @@ class _Reference:
         if description.normalises:
             mean, std = (json.loads(description.metadata[name]) for name in ("mean", "std"))
             self._network = Normalised(self._network, mean, std)
-        # The runner's own functions: the same input and the same loop for both.
-        self._runner = runner_functions()
-        self._images: Tensor = torch.from_numpy(
-            self._runner["make_input"](input_shape, batch=input_shape[0], seed=SEED)
-        )
+        self._images: Tensor = torch.from_numpy(input_images(input_shape))
 
     def error_of(self, timed: Mapping[str, Any]) -> float:
         """Return the largest absolute difference of the runner's output from torch's."""
@@ -140,11 +137,12 @@ class _Reference:
 
     def time(self, threads: int, loop: Mapping[str, float]) -> tuple[str, Latency]:
         """Time torch eager in both memory formats; return the name of the faster one and its latency."""
+        measure = runner_functions()["measure"]  # the same loop for both
         timed = {}
         for name, memory_format in (("contiguous", torch.contiguous_format), ("channels_last", torch.channels_last)):
             run = partial(self._network.to(memory_format=memory_format), self._images.to(memory_format=memory_format))
             with torch.inference_mode(), _torch_threads(threads):
-                _, samples_ms = self._runner["measure"](run, **loop)
+                _, samples_ms = measure(run, **loop)
             timed[name] = summarise(samples_ms)
         return min(timed.items(), key=lambda item: item[1].latency_ms_p50)
 

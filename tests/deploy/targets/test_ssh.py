@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lightssl.deploy import board as boards
+from lightssl.deploy import reference
 from lightssl.deploy.latency import Measurement
 from lightssl.deploy.profile import bench, load_profile
 from lightssl.errors import TargetError
@@ -147,13 +147,13 @@ def test_every_command_turns_the_telemetry_off_and_one_connection_serves_all(mod
 
 
 def test_a_difference_from_the_host_is_told(model: Path, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_here = boards.run_here
+    run_here = reference.run_here
 
     def another(*arguments: Any, **named: Any) -> dict[str, Any]:
         answer = run_here(*arguments, **named)
         return answer | {"output": list(np.asarray(answer["output"]) + 0.5)}
 
-    monkeypatch.setattr(boards, "run_here", another)
+    monkeypatch.setattr(reference, "run_here", another)
     assert board.bench(model)[0].max_error_vs_host == pytest.approx(0.5)
 
 

@@ -299,7 +299,7 @@ def test_an_output_of_another_shape_is_an_error(bench: Bench, addresses: Queue[s
     timed = bench(runtime=no_runtime)
     attempt = {"threads": 1, "samples_ms": [1.0], "output_shape": [1, 9], "output": [0.0] * 9}
     post(addresses.get(timeout=60), attempts=[attempt], finished=True)
-    with pytest.raises(TargetError, match=r"shape \[1, 9\], that of ONNX Runtime here \[1, 8\]"):
+    with pytest.raises(TargetError, match=r"shape \[1, 9\], ONNX Runtime's here shape \[1, 8\]"):
         timed.result()
 
 
