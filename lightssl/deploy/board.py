@@ -29,7 +29,7 @@ from lightssl.deploy.runner import (
     runner_path,
     threads_that_fit,
 )
-from lightssl.errors import TargetError
+from lightssl.errors import LightSSLWarning, TargetError
 from lightssl.resources import resource
 
 # Every command on the board runs like this: in sh rather than the login shell, and without the telemetry that official
@@ -270,7 +270,7 @@ def bench_board(
             except TargetError as error:
                 if not rows:
                     raise
-                warnings.warn(f"Nothing from {count} threads on. {error}", stacklevel=3)
+                warnings.warn(f"Nothing from {count} threads on. {error}", LightSSLWarning, stacklevel=3)
                 break
             rows.append(
                 Measurement(

@@ -16,7 +16,7 @@ import numpy as np
 
 from lightssl.deploy.latency import summarise
 from lightssl.deploy.onnx import ModelDescription, describe_model
-from lightssl.errors import ExportError, TargetError
+from lightssl.errors import ExportError, LightSSLWarning, TargetError
 from lightssl.resources import resource
 
 SEED = 0  # of the input's values
@@ -131,5 +131,6 @@ def threads_that_fit(threads: Sequence[int], cores: int, where: str = "here") ->
         )
     if len(fitting) < len(threads):
         left_out = ", ".join(str(count) for count in threads if count > cores)
-        warnings.warn(f"Not timed with {left_out} threads: {cores} cores can be used {where}.", stacklevel=3)
+        message = f"Not timed with {left_out} threads: {cores} cores can be used {where}."
+        warnings.warn(message, LightSSLWarning, stacklevel=3)
     return fitting

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from onnx import helper
 from typer.testing import CliRunner
 
 from lightssl.cli.app import app
+from lightssl.cli.terminal import print_warnings
 from lightssl.deploy.kernels import count_kernels
 from lightssl.deploy.prediction import features
-from lightssl.errors import ConfigError
+from lightssl.errors import ConfigError, LightSSLWarning
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -122,6 +124,28 @@ def test_measuring_learning_and_predicting_fit_together(program: Program, tmp_pa
     (measured,) = [row for row in json.loads((tmp_path / "measured.json").read_text()) if "16x3" in row["model"]]
     assert row["kind"] == "predicted"
     assert row["latency_ms_p50"] == pytest.approx(measured["latency_ms_p50"], rel=1e-2)
+
+
+def test_what_is_left_out_is_said_in_a_plain_sentence(program: Program, tmp_path: Path) -> None:
+    write_measurements(tmp_path / "measured.json")
+    changes = ["threads=[1, 4096]", "min_samples=3", "min_seconds=0"]
+    done = program("bench", "4x1.onnx", "--json", *(part for change in changes for part in ("--set", change)))
+    assert [row["threads"] for row in json.loads(done.stdout)] == [1]
+    assert re.search(r"^Note: Not timed with 4096 threads: \d+ cores can be used here\.$", done.stderr, re.MULTILINE)
+    assert "Warning" not in done.stderr
+    assert ".py" not in done.stderr
+
+
+def test_warnings_of_other_libraries_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs: list[str] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *arguments: theirs.append(message))
+    print_warnings()
+    warnings.showwarning("of theirs", UserWarning, "there.py", 7)
+    warnings.showwarning("of ours", LightSSLWarning, "here.py", 7)
+    assert theirs == ["of theirs"]
+    assert capsys.readouterr().err == "Note: of ours\n"
 
 
 def test_json_output_is_json_alone(program: Program) -> None:

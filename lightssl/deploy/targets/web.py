@@ -21,7 +21,7 @@ from lightssl.deploy.reference import HostReference
 from lightssl.deploy.runner import describe_for_timing, measured_fields, model_fields, runner_functions
 from lightssl.deploy.web_runtime import runtime_files
 from lightssl.deploy.web_server import Site, serving
-from lightssl.errors import TargetError
+from lightssl.errors import LightSSLWarning, TargetError
 from lightssl.resources import resource
 from lightssl.types import NonNegative, Positive, PositiveInt
 
@@ -109,7 +109,7 @@ def bench_web(
             f"No sample came back: {reasons}.", "Keep the page open and the screen on, or try another browser."
         )
     if problems:
-        warnings.warn(f"Not everything was timed: {reasons}.", stacklevel=2)
+        warnings.warn(f"Not everything was timed: {reasons}.", LightSSLWarning, stacklevel=2)
     answers = [report.answer(attempt, batch) for attempt in report.attempts if attempt.samples_ms]
     return [
         Measurement(
