@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, cast
 
 import numpy as np
+from torch import nn
 
 from lightssl.deploy.latency import Conditions, Measurement
 from lightssl.deploy.native import build_native_runner
@@ -204,6 +205,7 @@ def bench_board(
     model: Path,
     connect: Callable[[], AbstractContextManager[Board]],
     *,
+    network: nn.Module | None,
     python: str | None,
     library: Path | None,
     pin_to_large_cores: bool,
@@ -225,6 +227,8 @@ def bench_board(
     Args:
         model: ONNX file with one float32 image input.
         connect: Gives the board.
+        network: The torch network it was exported from, mapping normalised float32 [B, 3, S, S] to [B, D]. Given it,
+            rows say how far the board's features are from torch's, too.
         python: Python on the board, with numpy and onnxruntime; None for the C program.
         library: ONNX Runtime's library for the C program, instead of the one of the version installed here.
         pin_to_large_cores: Keep to the cores with the fastest clock.
@@ -237,13 +241,14 @@ def bench_board(
         grace_seconds: What the board may need beyond warm-up and sampling before it is taken for hung.
 
     Raises:
-        TargetError: There is no such file, ONNX Runtime refuses it here or there, the board cannot be reached, lacks
-            space, does not answer, or no number of threads fits it; the connection drops; or the board has no
-            onnxruntime and no runner can be made for it here. What goes wrong after the first row is a warning instead.
+        TargetError: There is no such file, ONNX Runtime refuses it here or there, or ``network`` is not what is in it;
+            the board cannot be reached, lacks space, does not answer, or no number of threads fits it; the connection
+            drops; or the board has no onnxruntime and no runner can be made for it here. What goes wrong after the
+            first row is a warning instead.
     """
     description = describe_for_timing(model)
     loop = {"warmup": warmup, "min_samples": min_samples, "min_seconds": min_seconds, "max_seconds": max_seconds}
-    reference = HostReference(model, batch=batch, timeout=grace_seconds)
+    reference = HostReference(model, description, network, batch=batch, timeout=grace_seconds)
     rows: list[Measurement] = []
     with TemporaryDirectory() as local, connect() as board:
         state = board.state()
@@ -279,7 +284,6 @@ def bench_board(
                     cores=cores,
                     **measured_fields(answer),
                     **model_fields(description),
-                    max_error_vs_torch=None,
                     **reference.errors_of(answer),
                     conditions_before=before,
                     conditions_after=after,

@@ -55,7 +55,8 @@ def bench_web(
 
     Args:
         model: ONNX file with one float32 image input.
-        network: Not used: outputs are compared with those of ONNX Runtime on this machine.
+        network: The torch network it was exported from, mapping normalised float32 [B, 3, S, S] to [B, D]. Given it,
+            rows say how far the browser's features are from torch's, too.
         threads: Numbers of threads to time with.
         batch: Images in one run.
         warmup: Runs before the timed ones.
@@ -72,11 +73,11 @@ def bench_web(
         runtime: Folder with the files of onnxruntime-web; by default fetched once, from the npm registry.
 
     Raises:
-        TargetError: There is no such file, ONNX Runtime refuses it here or in the browser, onnxruntime-web cannot be
-            had, the page cannot be served, or no browser has sent a sample in time.
+        TargetError: There is no such file, ONNX Runtime refuses it here or in the browser, ``network`` is not what is
+            in it, onnxruntime-web cannot be had, the page cannot be served, or no browser has sent a sample in time.
     """
     description = describe_for_timing(model)
-    reference = HostReference(model, batch=batch, timeout=grace_seconds)
+    reference = HostReference(model, description, network, batch=batch, timeout=grace_seconds)
     task = {
         "model": model.name,
         "bytes": description.bytes,
@@ -118,7 +119,6 @@ def bench_web(
             cores=report.cores,
             **measured_fields(answer),
             **model_fields(description),
-            max_error_vs_torch=None,
             **reference.errors_of(answer),
         )
         for answer in answers
