@@ -9,12 +9,16 @@ import typer
 from lightssl.cli.examples import examples
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 
+_OPERATOR_RUNS = 50
+_OPERATORS_SHOWN = 6
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
         epilog=examples(
             "lightssl bench --target cpu",
+            "lightssl bench --operators",
             "lightssl bench --json",
             "lightssl bench --target predict:pixel1",
             "lightssl bench --target web --lan --https",
@@ -32,6 +36,9 @@ def bench(
     ] = "cpu",
     lan: Annotated[bool, typer.Option("--lan", help="web: let other devices in the network open the page.")] = False,
     https: Annotated[bool, typer.Option("--https", help="web: with a self-signed certificate, for threads.")] = False,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="cpu: also time each operator, and draw those that take longest.")
+    ] = False,
     set_: Annotated[
         Optional[list[str]],
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the profile; repeat for more."),
@@ -42,8 +49,9 @@ def bench(
     from lightssl import pipeline
     from lightssl.config.load import parse_override
 
-    settings = {"lan": True} if lan else {}
+    settings: dict[str, Any] = {"lan": True} if lan else {}
     settings |= {"https": True} if https else {}
+    settings |= {"operator_runs": _OPERATOR_RUNS} if operators else {}
     for text in set_ or ():
         settings |= parse_override(text)
     rows = pipeline.bench(models or (), target=target, settings=settings, narrator=Terminal())
@@ -54,6 +62,9 @@ def bench(
         chosen = [row for row in rows if row["model"] == model]
         title = f"{model} ({chosen[0]['model_bytes'] / 1e6:.2f} MB), one image"
         (_print_predicted if chosen[0]["kind"] == "predicted" else _print_measured)(title, chosen)
+        for row in chosen:
+            if row.get("operators"):
+                _print_operators(row)
 
 
 def _print_measured(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -68,6 +79,21 @@ def _print_measured(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{row['peak_memory_mib']:.0f}" if row["peak_memory_mib"] is not None else "-",
             ]
             for row in rows
+        ],
+    )
+
+
+def _print_operators(row: Mapping[str, Any]) -> None:
+    from lightssl.deploy.latency import slowest
+
+    by_type, by_node = slowest(row["operators"], "operator"), slowest(row["operators"], "node")
+    whole = sum(ms for _, ms in by_type)
+    print_table(
+        f"Slowest operators, threads: {row['threads']}; a run in which each is timed takes {whole:.2f} ms",
+        ["type", "ms", "share", "node", "ms", "share"],
+        [
+            [text for name, ms in pair for text in (name, f"{ms:.3f}", f"{ms / whole:.0%}")]
+            for pair in list(zip(by_type, by_node, strict=False))[:_OPERATORS_SHOWN]
         ],
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lightssl.deploy.latency import summarise
+from lightssl.deploy.latency import OperatorTime, summarise
 from lightssl.deploy.onnx import ModelDescription, describe_model
 from lightssl.errors import ExportError, LightSSLWarning, TargetError
 from lightssl.resources import resource
@@ -97,7 +97,9 @@ def measured_fields(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a :class:`~lightssl.deploy.latency.Measurement` that the runner's answer holds."""
     told = ("runtime", "runtime_version", "provider", "threads", "batch", "load_ms", "first_run_ms")
     memory = ("memory_before_load_mib", "peak_memory_mib")
-    return asdict(summarise(answer["samples_ms"])) | {name: answer[name] for name in (*told, *memory)}
+    operators = [OperatorTime(**entry) for entry in answer["operators"]] if "operators" in answer else None
+    fields = {name: answer[name] for name in (*told, *memory)}
+    return {**asdict(summarise(answer["samples_ms"])), **fields, "operators": operators}
 
 
 def model_fields(description: ModelDescription) -> dict[str, Any]:

@@ -322,6 +322,7 @@ def _benches(path: Path) -> list[dict[str, Any]]:
     for row in _mappings(_read_mapping(path).get("rows")):
         by_device.setdefault(str(row.get("device", "unknown device")), []).append(row)
     tables = []
+    picture = _png(path.with_suffix(".operators.png"))
     for device, rows in by_device.items():
         columns = [key for key in MEASURES if any(row.get(key) is not None for row in rows)]
         tables.append(
@@ -329,6 +330,7 @@ def _benches(path: Path) -> list[dict[str, Any]]:
                 "title": f"{path.stem}: {device}{', predicted' if rows[0].get('kind') == 'predicted' else ''}",
                 "heads": [MEASURES[key][0] for key in columns],
                 "rows": [[_measure(key, row) for key in columns] for row in rows],
+                "operators": picture if any(row.get("operators") for row in rows) else "",
             }
         )
     return tables

@@ -1,18 +1,26 @@
-"""Curves as inline SVG that take their colours from the page, so that they suit a light and a dark one."""
+"""Drawings: inline SVG that takes its colours from the page, to suit a light and a dark one, and PNG files."""
 
 import re
-from collections.abc import Sequence
-from io import StringIO
+from collections.abc import Mapping, Sequence
+from io import BytesIO, StringIO
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from lightssl.deploy.latency import slowest
 
 BINS = 300  # more points than this are drawn as the mean and the range of equal stretches
 
 # Stand-ins: matplotlib knows no CSS variables. Each is replaced by one in the finished SVG.
 _THEME = {"#010101": "var(--muted)", "#020202": "var(--accent)", "#030303": "var(--line)"}
 _TEXT, _CURVE, _GRID = _THEME
+
+
+OPERATORS_SHOWN = 12
+_NAME_LENGTH = 32
 
 
 def curve(x: Sequence[float], y: Sequence[float], *, name: str, x_label: str) -> str:
@@ -42,6 +50,45 @@ def curve(x: Sequence[float], y: Sequence[float], *, name: str, x_label: str) ->
     axes.yaxis.get_offset_text().set(color=_TEXT, fontsize=9)
     axes.margins(x=0.02)
     return _to_svg(figure, name)
+
+
+def operator_bars(timed: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str) -> bytes:
+    """Draw the operators that take longest, by type and by node, as a PNG picture.
+
+    Args:
+        timed: Entries as of :class:`~lightssl.deploy.latency.OperatorTime` by what they are of, such as ``threads: 1``.
+            The first decide which are shown.
+        title: Above the picture.
+    """
+    content = BytesIO()
+    with mpl.rc_context({"text.parse_math": False}):  # a name may hold anything
+        figure = Figure(figsize=(10, 4.5), layout="constrained")
+        figure.suptitle(title, fontsize=11)
+        by_type, by_node = figure.subplots(1, 2)
+        _draw_operators(by_type, timed, "operator")
+        _draw_operators(by_node, timed, "node")
+        by_type.legend(frameon=False, fontsize=9, loc="lower right")
+        figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()
+
+
+def _draw_operators(
+    axes: Axes, timed: Mapping[str, Sequence[Mapping[str, Any]]], by: Literal["operator", "node"]
+) -> None:
+    names = [name for name, _ in slowest(next(iter(timed.values())), by)[:OPERATORS_SHOWN]]
+    positions, height = np.arange(len(names)), 0.8 / len(timed)
+    for place, (label, operators) in enumerate(timed.items()):
+        taken = dict(slowest(operators, by))
+        shown = [taken.get(name, 0) for name in names]
+        bars = axes.barh(positions + place * height, shown, height, label=label)
+        axes.bar_label(bars, [f"{ms / sum(taken.values()):.0%}" for ms in shown], padding=2, fontsize=7)
+    shortened = [name if len(name) <= _NAME_LENGTH else f"...{name[3 - _NAME_LENGTH :]}" for name in names]
+    axes.set_yticks(positions + 0.4 - height / 2, shortened, fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"ms of one run, by {by}; share of the whole", fontsize=9)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.12)
 
 
 def _bins(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -1,4 +1,5 @@
 import json
+from base64 import b64encode
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -61,6 +62,11 @@ def test_the_page_loads_nothing(full_run):
     source = (full_run / "report.html").read_text(encoding="utf-8")
     assert "@import" not in source
     assert source.count("url(") == source.count("url(#")
+
+
+def test_the_picture_of_the_operators_is_embedded(full_run):
+    picture = b64encode((full_run / "bench" / "cpu.operators.png").read_bytes()).decode()
+    assert page_of(full_run).loads.count(f"data:image/png;base64,{picture}") == 1
 
 
 def test_hostile_names_stay_text(full_run):

@@ -1,9 +1,10 @@
 import re
 from xml.etree import ElementTree
 
+import cv2
 import numpy as np
 
-from lightssl.reports.plots import BINS, curve
+from lightssl.reports.plots import BINS, curve, operator_bars
 
 
 def path_points(svg: str) -> int:
@@ -34,3 +35,12 @@ def test_a_name_cannot_break_out_of_an_attribute():
     svg = curve([0, 1], [1, 2], name='"><script>', x_label="step")
     assert "<script>" not in svg
     ElementTree.fromstring(svg)
+
+
+def test_operators_of_several_settings_make_one_picture():
+    one = [{"node": f"a_name_that_is_long_{i}", "operator": f"Op{i % 3}", "ms": i / 7} for i in range(40)]
+    two = [{"node": "b", "operator": "Op0", "ms": 1.0}]  # a runtime may make another graph for other threads
+    content = operator_bars({"threads: 1": one, "threads: 2": two}, title="model.onnx on a <device> & $x$")
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert picture.shape == (675, 1500, 3)
+    assert picture.std() > 0

@@ -38,6 +38,7 @@ def bench_cpu(
     min_seconds: NonNegative,
     max_seconds: Positive,
     grace_seconds: Positive,
+    operator_runs: Annotated[int, Ge(0)] = 0,
 ) -> list[Measurement]:
     """Time an ONNX model on this machine's CPU, once for each number of threads.
 
@@ -48,13 +49,14 @@ def bench_cpu(
     Args:
         model: ONNX file with one float32 image input.
         network: The torch network it was exported from, mapping normalised float32 [B, 3, S, S] to [B, D]. Given it,
-            each row says how far the features are from torch's, and torch eager is timed too.
+            each row says how far the features are from torch's, and torch eager is timed beside a file in fp32.
         threads: Numbers of threads to time with. Those above the usable cores are left out with a warning.
         batch: Images in one run.
         warmup: Runs before the timed ones.
         min_samples, min_seconds: Sampling goes on until both are reached.
         max_seconds: Sampling ends here in any case.
         grace_seconds: What the process may need beyond warm-up and sampling before it is taken for hung.
+        operator_runs: So many runs more, of a session of its own, tell how long each operator takes.
 
     Raises:
         TargetError: There is no such file, ONNX Runtime refuses it or is killed by it, no number of threads fits the
@@ -72,8 +74,8 @@ def bench_cpu(
     )
     rows = []
     for count in counts:
-        arguments = {"threads": count, "batch": batch, "seed": SEED, **loop}
-        timed = run_here(model, arguments, timeout=2 * max_seconds + grace_seconds)
+        arguments = {"threads": count, "batch": batch, "seed": SEED, "operators": operator_runs, **loop}
+        timed = run_here(model, arguments, timeout=(4 if operator_runs else 2) * max_seconds + grace_seconds)
         images = input_images(timed["input_shape"])
         reference = None if network is None else TorchReference(network, description, images)
         rows.append(
@@ -82,7 +84,7 @@ def bench_cpu(
                 max_error_vs_torch=None if reference is None else reference.error_of(timed),
             )
         )
-        if reference is not None:
+        if reference is not None and description.precision == "fp32":  # as the network is
             memory_format, latency = _time_eager(reference, count, loop)
             rows.append(
                 row(

@@ -48,6 +48,17 @@ def test_onnx_runtime_and_torch_stand_side_by_side(model: Path, network: nn.Modu
     json.dumps([asdict(row) for row in rows])
 
 
+def test_operators_are_timed_where_asked_for(model: Path) -> None:
+    settings = {**QUICK, "threads": [1], "operator_runs": 3}
+    (row,) = bench(model, load_profile("cpu"), settings=settings)
+    assert row.operators
+    assert row.samples == 3
+    assert "Conv" in [entry.operator for entry in row.operators]
+    assert row.operators[-1].operator == "between operators"
+    (row,) = bench(model, load_profile("cpu"), settings={**settings, "operator_runs": 0})
+    assert row.operators is None
+
+
 def test_memory_is_the_childs_own(model: Path) -> None:
     ballast = b"x" * (400 * 2**20)  # ru_maxrss of a child would start at what its parent holds
     (row,) = cpu.bench_cpu(model, threads=[1], grace_seconds=60, **QUICK)
