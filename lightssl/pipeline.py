@@ -55,6 +55,7 @@ from lightssl.deploy.parity import OnnxNetwork, check_fits, compare_features, is
 from lightssl.deploy.profile import Profile, load_profile, write_profile
 from lightssl.deploy.profile import bench as bench_profile
 from lightssl.deploy.quantise import ARCHITECTURES, MIN_AGREEMENT, Quantisation, Quantiser, to_fp16
+from lightssl.deploy.results import Compared, compare_results, read_results
 from lightssl.errors import CheckpointError, ConfigError, DataError, ExportError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
 from lightssl.evaluation.features import Features, extract_features
@@ -981,6 +982,34 @@ def bench(
     return all_rows
 
 
+def compare(
+    results: Sequence[Path | str], *, out: Path | str | None = None, narrator: Narrator | None = None
+) -> list[Compared]:
+    """Hold results of :func:`bench` against those of the first file: other devices, other models, or a change.
+
+    Args:
+        results: What ``bench`` wrote to a run or ``lightssl bench --json`` printed: two files or more.
+        out: An HTML page to write, which also shows latency against accuracy and size.
+        narrator: Told how it goes.
+
+    Returns:
+        As :func:`lightssl.deploy.results.compare_results`.
+
+    Raises:
+        ConfigError: A file does not hold results, or they have nothing in common.
+    """
+    read = {Path(file): read_results(Path(file)) for file in results}
+    compared = compare_results(read)
+    left_out = sum(map(len, read.values())) - len(compared)
+    if left_out:
+        (narrator or Silent()).say(f"Left out of the ratios: {left_out} results without a counterpart.")
+    if out is not None:
+        from lightssl.reports.comparison import write_comparison  # brings matplotlib
+
+        write_comparison(Path(out), read, compared)
+    return compared
+
+
 def _draw_operators(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Draw the operators that take longest, in a picture beside ``path``, and return where it is."""
     from lightssl.reports.plots import operator_bars  # brings matplotlib
@@ -1047,6 +1076,7 @@ def _as_run(run: Run | Path | str | None) -> Run:
 
 __all__ = [
     "bench",
+    "compare",
     "default_scale",
     "evaluate",
     "export",

@@ -8,6 +8,7 @@ import typer
 
 from lightssl.cli.examples import examples
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
+from lightssl.errors import ConfigError
 
 _OPERATOR_RUNS = 50
 _OPERATORS_SHOWN = 6
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
             "lightssl bench --json",
             "lightssl bench --target predict:pixel1",
             "lightssl bench --target web --lan --https",
+            "lightssl bench --compare before.json after.json --out page.html",
         )
     )(bench)
 
@@ -29,7 +31,7 @@ def register(app: typer.Typer) -> None:
 def bench(
     models: Annotated[
         Optional[list[Path]],
-        typer.Argument(metavar="MODEL", help="ONNX files.", show_default="the latest run's"),
+        typer.Argument(metavar="MODEL", help="ONNX files; JSON files with --compare.", show_default="the latest run's"),
     ] = None,
     target: Annotated[
         str, typer.Option(help="A device profile: cpu, web, ssh:HOST, adb:SERIAL, predict:NAME, or a YAML file.")
@@ -43,12 +45,21 @@ def bench(
         Optional[list[str]],
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the profile; repeat for more."),
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Time nothing: hold files of results against the first of them.")
+    ] = False,
+    out: Annotated[Optional[Path], typer.Option(help="--compare: a page to write, with accuracy and size.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Time exported models on a device, or predict how long they would take on one."""
     from lightssl import pipeline
     from lightssl.config.load import parse_override
 
+    if compare:
+        _compare(models or (), out, json)
+        return
+    if out is not None:
+        raise ConfigError("--out names the page of --compare.", "For results as a file: --json > FILE")
     settings: dict[str, Any] = {"lan": True} if lan else {}
     settings |= {"https": True} if https else {}
     settings |= {"operator_runs": _OPERATOR_RUNS} if operators else {}
@@ -65,6 +76,38 @@ def bench(
         for row in chosen:
             if row.get("operators"):
                 _print_operators(row)
+
+
+def _compare(files: Sequence[Path], out: Path | None, json: bool) -> None:
+    from lightssl import pipeline
+    from lightssl.deploy.results import name_models
+
+    compared = pipeline.compare(files, out=out, narrator=Terminal())
+    names = name_models([row.result for row in compared])
+    if json:
+        print_json(
+            [{"file": str(row.file), "ratio": row.ratio, **row.result.model_dump(mode="json")} for row in compared]
+        )
+    else:
+        print_table(
+            f"Ratio: p50 over that of the baseline, {compared[0].file}; below 1 is faster",
+            ["results", "model", "precision", "threads", "device", "kind", "p50 ms", "ratio"],
+            [
+                [
+                    str(row.file),
+                    names[row.result],
+                    row.result.precision,
+                    str(row.result.threads),
+                    row.result.place,
+                    row.result.kind,
+                    row.result.milliseconds,
+                    "baseline" if row.result is row.baseline else f"{row.ratio:.2f}",
+                ]
+                for row in compared
+            ],
+        )
+    if out is not None:
+        Terminal().say(f"Page: {out}")
 
 
 def _print_measured(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -86,7 +86,8 @@ def test_the_examples_run_as_written(program: Program, tmp_path: Path, photos: P
         if name.startswith("features.")
     }
     torch.save({"state_dict": both}, tmp_path / "dino_mnv2_sslight.pth.tar")
-    write_measurements(tmp_path / "measured.json")
+    for name in ("measured.json", "before.json", "after.json"):
+        write_measurements(tmp_path / name)
     # Imports come last: they make runs, and the tiny one is to stay the latest.
     for line in sorted(lines, key=lambda line: line.startswith("lightssl import")):
         if line not in trainings and "--target web" not in line:
@@ -124,6 +125,20 @@ def test_measuring_learning_and_predicting_fit_together(program: Program, tmp_pa
     (measured,) = [row for row in json.loads((tmp_path / "measured.json").read_text()) if "16x3" in row["model"]]
     assert row["kind"] == "predicted"
     assert row["latency_ms_p50"] == pytest.approx(measured["latency_ms_p50"], rel=1e-2)
+
+
+def test_results_are_held_against_the_first_file(program: Program, tmp_path: Path) -> None:
+    write_measurements(tmp_path / "before.json")
+    rows = json.loads((tmp_path / "before.json").read_text())
+    faster = [{**row, "latency_ms_p50": row["latency_ms_p50"] / 4} for row in rows]
+    (tmp_path / "after.json").write_text(json.dumps(faster))
+    done = program("bench", "--compare", "before.json", "after.json", "--out", "page.html")
+    assert "that of the baseline, before.json" in done.stdout
+    assert done.stdout.count("0.25") == len(rows)
+    assert "page.html" in done.stderr
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    printed = json.loads(program("bench", "--compare", "before.json", "after.json", "--json").stdout)
+    assert [row["ratio"] for row in printed] == [1, 0.25] * len(rows)
 
 
 def test_what_is_left_out_is_said_in_a_plain_sentence(program: Program, tmp_path: Path) -> None:
@@ -173,6 +188,10 @@ def test_json_output_is_json_alone(program: Program) -> None:
         (["bench", "none.onnx"], 1, "none.onnx"),
         (["bench", "none.onnx", "--target", "toaster"], 2, "toaster"),
         (["bench", "none.onnx", "--target", "predict:pixel1"], 1, "none.onnx"),
+        (["bench", "--compare", "none.json", "other.json"], 2, "Cannot read the results none.json"),
+        (["bench", "--compare"], 2, "Name two files"),
+        (["bench", "none.onnx", "--out", "page.html"], 2, "--out names the page of --compare"),
+        (["bench", "none.onnx", "--target", "predict:pixel1", "--operators"], 2, "operator_runs: Unexpected keyword"),
         (["fit-profile", "none.json", "board.yaml"], 2, "none.json"),
         (["fit-profile", "none.json", "board"], 2, "End it in .yaml"),
         (["bench", "none.onnx", "--lan"], 2, "lan: Unexpected keyword argument"),

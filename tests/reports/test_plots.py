@@ -4,7 +4,7 @@ from xml.etree import ElementTree
 import cv2
 import numpy as np
 
-from lightssl.reports.plots import BINS, curve, operator_bars
+from lightssl.reports.plots import BINS, SERIES, Point, curve, levels, operator_bars
 
 
 def path_points(svg: str) -> int:
@@ -44,3 +44,21 @@ def test_operators_of_several_settings_make_one_picture():
     picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (675, 1500, 3)
     assert picture.std() > 0
+
+
+def test_models_are_levels_with_a_point_for_each_device():
+    points = [Point("model.onnx", 0, "measured", 3.0, 80.0), Point("model.onnx", 7, "browser", 30.0, 80.0)]
+    points += [Point("a <b> $c$", 2, "predicted", 9.0, 80.01, interval=(5.0, 14.0))]
+    svg = levels(points, name="accuracy", x_label="ms", y_label="kNN, %")
+    ElementTree.fromstring(svg)
+    assert {colour for colour in SERIES if colour in svg} == {SERIES[0], SERIES[1], SERIES[2]}
+    assert not re.findall(r"#[0-9a-f]{6}", svg)
+    assert "a &lt;b&gt; $c$" in svg
+
+
+def test_names_of_levels_do_not_cover_each_other():
+    points = [Point(f"model {i}", 0, "measured", 3.0, 80 + i / 1000) for i in range(8)]
+    svg = levels(points, name="accuracy", x_label="ms", y_label="kNN, %")
+    places = sorted(float(y) for y in re.findall(r' y="([\d.]+)"[^>]*>model \d', svg))
+    assert len(places) == 8
+    assert min(np.diff(places)) > 8
