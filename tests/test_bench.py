@@ -28,7 +28,7 @@ def test_from_the_files_of_a_run_to_pages_about_them(photos: Path, tmp_path: Pat
     compared = lightssl.compare(written, out=tmp_path / "page.html")
     assert [(row.file, row.result.precision) for row in compared] == list(zip(written, ["fp32", "fp16"], strict=True))
     assert compared[1].ratio == rows[2]["latency_ms_p50"] / rows[0]["latency_ms_p50"]
-    assert f"<td>{accuracy:.1f}</td>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert f"kNN {accuracy:.1f} %" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
     for path in written:
         assert path.with_suffix(".operators.png").read_bytes().startswith(b"\x89PNG")

@@ -77,6 +77,12 @@ class _Row:
     def megabytes(self) -> float | None:
         return None if self.result.model_bytes is None else self.result.model_bytes / 1e6
 
+    @property
+    def facts(self) -> str:
+        size = "" if self.megabytes is None else f"{self.megabytes:.2f} MB"
+        accuracy = "" if self.accuracy is None else f"kNN {self.accuracy:.1f} %"
+        return ", ".join(filter(None, [self.result.precision, size, accuracy]))
+
 
 def _accuracies(results: Mapping[Path, Sequence[Result]]) -> dict[str, float]:
     """Return the kNN accuracy by the SHA-256 of models, of the runs that the models or the results lie in."""
@@ -98,9 +104,7 @@ def _setting(rows: Sequence[_Row], devices: Sequence[str]) -> dict[str, Any]:
             (row.model, row.result.model_sha256),
             {
                 "name": row.model,
-                "precision": row.result.precision,
-                "megabytes": "" if row.megabytes is None else f"{row.megabytes:.2f}",
-                "accuracy": "" if row.accuracy is None else f"{row.accuracy:.1f}",
+                "facts": row.facts,
                 "cells": {device: [] for device in here},
             },
         )

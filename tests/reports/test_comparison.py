@@ -40,16 +40,22 @@ def test_devices_models_and_kinds_are_told_apart(write: Any) -> None:
         row(device="Pi", kind="predicted", latency_ms_p50=30.0, latency_ms_low=20.0, latency_ms_high=45.0),
     ]
     page = write(here, there)
-    for words in ("board, onnxruntime", "30.00 (20.00 to 45.00) predicted", "25.00 browser", "4.00 measured", "2.50"):
+    for words in (
+        "board, onnxruntime",
+        "30.00 (20.00 to 45.00) predicted",
+        "25.00 browser",
+        "4.00 measured",
+        "fp32, 2.50 MB",
+    ):
         assert words in page.text
-    assert "25.00 2.50" in page.text  # the ratio
+    assert "2.50 25.00 browser" in page.text  # the ratio
     assert page.tags.count("svg") == 1  # size alone
     assert "No accuracy is known" in page.text
 
 
 def test_accuracy_is_that_of_the_very_file(full_run: Path, write: Any) -> None:
     page = write([row(), row(threads=2)], [row(device="phone")], folder=full_run / "bench")
-    assert "44.5" in page.text
+    assert "kNN 44.5 %" in page.text
     assert page.tags.count("svg") == 4
     assert "No accuracy is known" not in page.text
     assert len(page.ids) == len(set(page.ids))
