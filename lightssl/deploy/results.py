@@ -141,19 +141,15 @@ def compare_results(results: Mapping[Path, Sequence[Result]]) -> list[Compared]:
 
 def _baseline_of(row: Result, baselines: Sequence[Result]) -> int | None:
     """Return the position of the baseline that fits best; None if there is none."""
-    alike = {
-        place: other
-        for place, other in enumerate(baselines)
-        if (other.threads, other.batch) == (row.threads, row.batch)
-    }
     one_model = all(baselines[0].is_of_same_model(other) for other in baselines)
-    fitting = [place for place, other in alike.items() if one_model or other.is_of_same_model(row)]
-    return min(
-        fitting,
-        key=lambda place: (
-            baselines[place].model_sha256 != row.model_sha256,
-            baselines[place].runtime != row.runtime,
-            place,
-        ),
-        default=None,
-    )
+    fitting = [
+        place
+        for place, other in enumerate(baselines)
+        if (other.threads, other.batch) == (row.threads, row.batch) and (one_model or other.is_of_same_model(row))
+    ]
+
+    def misfit(place: int) -> tuple[bool, bool]:
+        other = baselines[place]
+        return other.model_sha256 != row.model_sha256, other.runtime != row.runtime
+
+    return min(fitting, key=misfit, default=None)
