@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lightssl.errors import LightSSLError
     from lightssl.pipeline import (
         bench,
+        compare,
         evaluate,
         export,
         fit_profile,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "LightSSLError": "lightssl.errors",
     "bench": "lightssl.pipeline",
+    "compare": "lightssl.pipeline",
     "evaluate": "lightssl.pipeline",
     "export": "lightssl.pipeline",
     "fit_profile": "lightssl.pipeline",
@@ -52,6 +54,7 @@ __all__ = [
     "LightSSLError",
     "__version__",
     "bench",
+    "compare",
     "evaluate",
     "export",
     "fit_profile",

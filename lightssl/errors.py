@@ -2,7 +2,7 @@
 
 Every one is a :class:`LightSSLError`. The command line prints its message without a traceback and leaves with its
 ``exit_status``: 1 when something failed, 2 when the call itself was wrong. A message says what was wrong and where; the
-hint says what to do about it.
+hint says what to do about it. What does not stop the work is a :class:`LightSSLWarning`, which it prints as a sentence.
 """
 
 from collections.abc import Sequence
@@ -29,6 +29,10 @@ class LightSSLError(Exception):
     def __reduce__(self) -> tuple[type, tuple[str, str | None]]:
         # Worker processes send their errors pickled; the default would drop the hint.
         return type(self), (self.message, self.hint)
+
+
+class LightSSLWarning(UserWarning):
+    """Something is not as it was asked for, and the work goes on without it."""
 
 
 class ConfigError(LightSSLError):

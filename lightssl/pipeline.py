@@ -63,6 +63,7 @@ from lightssl.deploy.parity import OnnxNetwork, check_fits, compare_features, is
 from lightssl.deploy.profile import Profile, load_profile, write_profile
 from lightssl.deploy.profile import bench as bench_profile
 from lightssl.deploy.quantise import ARCHITECTURES, MIN_AGREEMENT, Quantisation, Quantiser, to_fp16
+from lightssl.deploy.results import Compared, compare_results, read_results
 from lightssl.errors import CheckpointError, ConfigError, DataError, ExportError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
 from lightssl.evaluation.features import Features, extract_features
@@ -1056,7 +1057,7 @@ def bench(
     """Time exported models on a target, or predict their time there.
 
     Args:
-        models: ONNX files; by default the one of the latest run, which is then timed beside torch.
+        models: ONNX files; by default the one of the latest run. Those of a run are compared with torch.
         target: A device profile in ``export/targets``, with what it asks for after a colon, or the path of one.
         settings: Takes the place of settings of the same name in the profile.
         narrator: Told how it goes.
@@ -1064,23 +1065,66 @@ def bench(
     Returns:
         One row for each model, runtime and number of threads, as a dictionary with the model's path:
         :class:`~lightssl.deploy.latency.Measurement`, or :class:`~lightssl.deploy.latency.Prediction` where nothing was
-        run. For the model of a run they are also written to the run folder.
+        run. For the models of a run they are also written to the run folder. Where operators were timed, a picture of
+        the slowest lies there, too, or else beside the model.
     """
     profile = load_profile(target)
     chosen = [Path(model) for model in models] or [_exported(find_run())]
+    narrator = narrator or Silent()
     all_rows: list[dict[str, Any]] = []
-    with (narrator or Silent()).work(f"Latency on {target}", len(chosen)) as bar:
+    with narrator.work(f"Latency on {target}", len(chosen)) as bar:
         for done, model in enumerate(chosen):
             bar(done, model.name)
             run = _run_of(model)
+            path = run.bench_path(_as_file_name(target), model.name) if run else model
             measurements = bench_profile(model, profile, network=load_backbone(run) if run else None, settings=settings)
             rows = [{"model": str(model), **asdict(measurement)} for measurement in measurements]
             if run is not None:
                 result = {"target": target, "machine": describe_machine(), "versions": versions(), "rows": rows}
-                write_json(run.bench_path(_as_file_name(target)), result)
+                write_json(path, result)
+            if any(row.get("operators") for row in rows):
+                narrator.say(f"Operators: {_draw_operators(rows, path)}")
             all_rows += rows
         bar(len(chosen))
     return all_rows
+
+
+def compare(
+    results: Sequence[Path | str], *, out: Path | str | None = None, narrator: Narrator | None = None
+) -> list[Compared]:
+    """Hold results of :func:`bench` against those of the first file: other devices, other models, or a change.
+
+    Args:
+        results: What ``bench`` wrote to a run or ``lightssl bench --json`` printed: two files or more.
+        out: An HTML page to write, which also shows latency against accuracy and size.
+        narrator: Told how it goes.
+
+    Returns:
+        As :func:`lightssl.deploy.results.compare_results`.
+
+    Raises:
+        ConfigError: A file does not hold results, or they have nothing in common.
+    """
+    read = {Path(file): read_results(Path(file)) for file in results}
+    compared = compare_results(read)
+    left_out = sum(map(len, read.values())) - len(compared)
+    if left_out:
+        (narrator or Silent()).say(f"Left out of the ratios: {left_out} results without a counterpart.")
+    if out is not None:
+        from lightssl.reports.comparison import write_comparison  # brings matplotlib
+
+        write_comparison(Path(out), read, compared)
+    return compared
+
+
+def _draw_operators(rows: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Draw the operators that take longest, in a picture beside ``path``, and return where it is."""
+    from lightssl.reports.plots import operator_bars  # brings matplotlib
+
+    timed = {f"threads: {row['threads']}": row["operators"] for row in rows if row.get("operators")}
+    picture = path.with_suffix(".operators.png")
+    write_bytes(picture, operator_bars(timed, title=f"{Path(rows[0]['model']).name} on {rows[0]['device']}"))
+    return picture
 
 
 def _as_file_name(target: str) -> str:
@@ -1114,9 +1158,11 @@ def _exported(run: Run) -> Path:
 
 
 def _run_of(model: Path) -> Run | None:
-    """Return the run that a model lies in, if it is the one that was exported there."""
+    """Return the run that a model lies in, if it was exported there: other precisions are named after the first."""
     run = Run(model.parent.parent)
-    return run if run.recipe_path.exists() and model.resolve() == run.onnx_path.resolve() else None
+    exported = run.onnx_path
+    is_there = run.recipe_path.exists() and model.resolve().parent == exported.resolve().parent
+    return run if is_there and model.name.startswith(f"{exported.stem}.") else None
 
 
 def report(run: Run | Path | str | None = None, *, out: Path | str | None = None) -> Path:
@@ -1137,6 +1183,7 @@ def _as_run(run: Run | Path | str | None) -> Run:
 
 __all__ = [
     "bench",
+    "compare",
     "default_scale",
     "evaluate",
     "export",

@@ -77,9 +77,10 @@ class Run:
         """Result of an evaluation task."""
         return self.folder / "evaluate" / f"{task}.json"
 
-    def bench_path(self, target: str) -> Path:
-        """Latencies on a target."""
-        return self.folder / "bench" / f"{target}.json"
+    def bench_path(self, target: str, model: str = "model.onnx") -> Path:
+        """Latencies on a target, of an exported file: ``cpu.json``, and ``cpu.int8.arm.json`` for another precision."""
+        other = Path(model).stem.removeprefix(self.onnx_path.stem)
+        return self.folder / "bench" / f"{target}{other}.json"
 
     def recipe(self) -> dict[str, Any]:
         """Read the resolved recipe."""

@@ -15,8 +15,9 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 PROVIDER = "CPUExecutionProvider"
 MAX_OUTPUT_VALUES = 4096
+KERNEL = "_kernel_time"  # ends the names of the events that tell how long an operator took
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -40,6 +42,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--min-samples", type=int, default=100, help="timed runs, at least")
     parser.add_argument("--min-seconds", type=float, default=1, help="seconds of timed runs, at least")
     parser.add_argument("--max-seconds", type=float, default=10, help="seconds of timed runs, at most")
+    parser.add_argument("--operators", type=int, default=0, help="runs that each operator is timed in, afterwards")
     parser.add_argument("--seed", type=int, default=0, help="of the input's values")
     return parser.parse_args(arguments)
 
@@ -100,8 +103,11 @@ def make_input(shape: Sequence[Any], *, batch: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((batch, *shape[1:]), dtype=np.float32)
 
 
-def open_session(model: str, threads: int) -> Any:
-    """Load the model as an app would: all graph optimisations, operators one after another."""
+def open_session(model: str, threads: int, trace: str | None = None) -> Any:
+    """Load the model as an app would: all graph optimisations, operators one after another.
+
+    With ``trace``, the session notes what each operator takes, in a file whose name begins so.
+    """
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -110,6 +116,9 @@ def open_session(model: str, threads: int) -> Any:
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3  # errors only
+    if trace is not None:
+        options.enable_profiling = True
+        options.profile_file_prefix = trace
     return ort.InferenceSession(model, options, providers=[PROVIDER])
 
 
@@ -122,6 +131,51 @@ def image_input(session: Any) -> Any:
     if inputs[0].type != "tensor(float)" or len(shape) != 4 or not all(isinstance(size, int) for size in shape[1:]):
         raise ValueError(f"the input is {inputs[0].type} {shape}, not float [batch, channels, height, width]")
     return inputs[0]
+
+
+def time_operators(
+    model: str, threads: int, feed: Mapping[str, np.ndarray], *, runs: int, warmup: int, max_seconds: float
+) -> list[dict[str, Any]]:
+    """Time each operator in a session of its own, since noting times takes time, too.
+
+    Returns:
+        As :func:`read_trace`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        session = open_session(model, threads, trace=str(Path(folder) / "trace"))
+        _, samples_ms = measure(
+            lambda: session.run(None, feed), warmup=warmup, min_samples=runs, min_seconds=0, max_seconds=max_seconds
+        )
+        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    return read_trace(events, runs=len(samples_ms))
+
+
+def read_trace(events: Sequence[Mapping[str, Any]], *, runs: int) -> list[dict[str, Any]]:
+    """Return the mean milliseconds of each operator over the faster half of the last ``runs`` runs of a trace.
+
+    The slower half is where other programs were in the way.
+
+    Returns:
+        A node of the optimised graph each, in the order of running, as ``{"node", "operator", "ms"}``; at the end what
+        remains of the whole run.
+    """
+    traced: list[tuple[int, list[Mapping[str, Any]]]] = []  # how long a run took, and its nodes
+    nodes: list[Mapping[str, Any]] = []
+    for event in events:  # a run comes after its nodes: events are written down when they end
+        if event["name"].endswith(KERNEL):
+            nodes.append(event)
+        elif event["name"] == "model_run":
+            traced.append((event["dur"], nodes))
+            nodes = []
+    kept = sorted(traced[-runs:], key=lambda run: run[0])[: (runs + 1) // 2]
+    operators: dict[tuple[str, str], float] = {}
+    for _, nodes in kept:
+        for event in nodes:
+            node = (event["name"][: -len(KERNEL)], event["args"]["op_name"])
+            operators[node] = operators.get(node, 0) + event["dur"] / 1e3 / len(kept)
+    whole = sum(duration for duration, _ in kept) / 1e3 / len(kept)
+    operators["between operators", "between operators"] = max(0, whole - sum(operators.values()))
+    return [{"node": node, "operator": operator, "ms": ms} for (node, operator), ms in operators.items()]
 
 
 def main() -> None:
@@ -165,6 +219,15 @@ def main() -> None:
         "output_shape": list(output.shape),
         "output": output.ravel()[:MAX_OUTPUT_VALUES].tolist(),
     }
+    if arguments.operators:
+        result["operators"] = time_operators(
+            arguments.model,
+            arguments.threads,
+            feed,
+            runs=arguments.operators,
+            warmup=arguments.warmup,
+            max_seconds=arguments.max_seconds,
+        )
     print(json.dumps(result))
 
 

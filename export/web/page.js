@@ -156,11 +156,16 @@ function show(attempt) {
   card.querySelector("h2").textContent = threadsOf(attempt);
   card.classList.toggle("failed", attempt.error !== "");
   card.querySelector(".figure").hidden = samples.length === 0;
-  card.querySelector("strong").textContent = samples.length ? percentile(samples, 50).toFixed(2) : "";
+  card.querySelector("strong").textContent = samples.length ? rounded(percentile(samples, 50)) : "";
   card.querySelector(".details").textContent = attempt.error
     ? `${samples.length ? `Stopped after ${samples.length}` : "Not timed"}: ${attempt.error}.`
-    : `Median of ${samples.length}; nine in ten within ${percentile(samples, 90).toFixed(2)} ms.`;
+    : `Median of ${samples.length}; nine in ten within ${rounded(percentile(samples, 90))} ms.`;
   element("results").append(card);
+}
+
+// No more digits than fit a card on a narrow screen.
+function rounded(milliseconds) {
+  return milliseconds.toFixed(milliseconds < 100 ? 2 : 0);
 }
 
 // Of sorted values, with linear interpolation.

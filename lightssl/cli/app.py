@@ -9,7 +9,7 @@ import typer
 
 from lightssl import __version__
 from lightssl.cli import bench, doctor, evaluate, export, fit_profile, import_, pretrain, recipes, report, verify
-from lightssl.cli.terminal import fail
+from lightssl.cli.terminal import fail, print_warnings
 from lightssl.errors import LightSSLError
 
 app = typer.Typer(
@@ -47,6 +47,7 @@ def main() -> None:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
+    print_warnings()
     try:
         app()
     except LightSSLError as error:

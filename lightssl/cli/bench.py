@@ -8,6 +8,10 @@ import typer
 
 from lightssl.cli.examples import examples
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
+from lightssl.errors import ConfigError
+
+_OPERATOR_RUNS = 50
+_OPERATORS_SHOWN = 6
 
 
 def register(app: typer.Typer) -> None:
@@ -15,9 +19,11 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "lightssl bench --target cpu",
+            "lightssl bench --operators",
             "lightssl bench --json",
             "lightssl bench --target predict:pixel1",
             "lightssl bench --target web --lan --https",
+            "lightssl bench --compare before.json after.json --out page.html",
         )
     )(bench)
 
@@ -25,25 +31,38 @@ def register(app: typer.Typer) -> None:
 def bench(
     models: Annotated[
         Optional[list[Path]],
-        typer.Argument(metavar="MODEL", help="ONNX files.", show_default="the latest run's"),
+        typer.Argument(metavar="MODEL", help="ONNX files; JSON files with --compare.", show_default="the latest run's"),
     ] = None,
     target: Annotated[
         str, typer.Option(help="A device profile: cpu, web, ssh:HOST, adb:SERIAL, predict:NAME, or a YAML file.")
     ] = "cpu",
     lan: Annotated[bool, typer.Option("--lan", help="web: let other devices in the network open the page.")] = False,
     https: Annotated[bool, typer.Option("--https", help="web: with a self-signed certificate, for threads.")] = False,
+    operators: Annotated[
+        bool, typer.Option("--operators", help="cpu: also time each operator, and draw those that take longest.")
+    ] = False,
     set_: Annotated[
         Optional[list[str]],
         typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the profile; repeat for more."),
     ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Time nothing: hold files of results against the first of them.")
+    ] = False,
+    out: Annotated[Optional[Path], typer.Option(help="--compare: a page to write, with accuracy and size.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Time exported models on a device, or predict how long they would take on one."""
     from lightssl import pipeline
     from lightssl.config.load import parse_override
 
-    settings = {"lan": True} if lan else {}
+    if compare:
+        _compare(models or (), out, json)
+        return
+    if out is not None:
+        raise ConfigError("--out names the page of --compare.", "For results as a file: --json > FILE")
+    settings: dict[str, Any] = {"lan": True} if lan else {}
     settings |= {"https": True} if https else {}
+    settings |= {"operator_runs": _OPERATOR_RUNS} if operators else {}
     for text in set_ or ():
         settings |= parse_override(text)
     rows = pipeline.bench(models or (), target=target, settings=settings, narrator=Terminal())
@@ -54,6 +73,41 @@ def bench(
         chosen = [row for row in rows if row["model"] == model]
         title = f"{model} ({chosen[0]['model_bytes'] / 1e6:.2f} MB), one image"
         (_print_predicted if chosen[0]["kind"] == "predicted" else _print_measured)(title, chosen)
+        for row in chosen:
+            if row.get("operators"):
+                _print_operators(row)
+
+
+def _compare(files: Sequence[Path], out: Path | None, json: bool) -> None:
+    from lightssl import pipeline
+    from lightssl.deploy.results import name_models
+
+    compared = pipeline.compare(files, out=out, narrator=Terminal())
+    names = name_models([row.result for row in compared])
+    if json:
+        print_json(
+            [{"file": str(row.file), "ratio": row.ratio, **row.result.model_dump(mode="json")} for row in compared]
+        )
+    else:
+        print_table(
+            f"Ratio: p50 over that of the baseline, {compared[0].file}; below 1 is faster",
+            ["results", "model", "precision", "threads", "device", "kind", "p50 ms", "ratio"],
+            [
+                [
+                    str(row.file),
+                    names[row.result],
+                    row.result.precision,
+                    str(row.result.threads),
+                    row.result.place,
+                    row.result.kind,
+                    row.result.milliseconds,
+                    "baseline" if row.result is row.baseline else f"{row.ratio:.2f}",
+                ]
+                for row in compared
+            ],
+        )
+    if out is not None:
+        Terminal().say(f"Page: {out}")
 
 
 def _print_measured(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -68,6 +122,21 @@ def _print_measured(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{row['peak_memory_mib']:.0f}" if row["peak_memory_mib"] is not None else "-",
             ]
             for row in rows
+        ],
+    )
+
+
+def _print_operators(row: Mapping[str, Any]) -> None:
+    from lightssl.deploy.latency import slowest
+
+    by_type, by_node = slowest(row["operators"], "operator"), slowest(row["operators"], "node")
+    whole = sum(ms for _, ms in by_type)
+    print_table(
+        f"Slowest operators, threads: {row['threads']}; a run in which each is timed takes {whole:.2f} ms",
+        ["type", "ms", "share", "node", "ms", "share"],
+        [
+            [text for name, ms in pair for text in (name, f"{ms:.3f}", f"{ms / whole:.0%}")]
+            for pair in list(zip(by_type, by_node, strict=False))[:_OPERATORS_SHOWN]
         ],
     )
 

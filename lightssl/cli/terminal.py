@@ -2,16 +2,17 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from lightssl.errors import LightSSLError
+from lightssl.errors import LightSSLError, LightSSLWarning
 from lightssl.progress import Bar
 
 # Piped, nothing is cut off to fit a terminal.
@@ -25,6 +26,26 @@ def fail(error: LightSSLError) -> int:
     if error.hint:
         errors.print(Text(error.hint, style="dim"))
     return error.exit_status
+
+
+def print_warnings() -> None:
+    """Have warnings of ours printed as plain sentences from now on; those of other libraries stay as they are."""
+    show = warnings.showwarning
+
+    def print_warning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, LightSSLWarning):
+            errors.print(Text.assemble(("Note: ", "bold yellow"), str(message)))
+        else:
+            show(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = print_warning
 
 
 def print_json(value: Any) -> None:

@@ -15,22 +15,22 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import IO, cast
 
 import numpy as np
+from torch import nn
 
 from lightssl.deploy.latency import Conditions, Measurement
 from lightssl.deploy.native import build_native_runner
+from lightssl.deploy.reference import HostReference
 from lightssl.deploy.runner import (
     SEED,
     describe_for_timing,
     measured_fields,
     model_fields,
     read_answer,
-    run_here,
-    runner_functions,
     runner_options,
     runner_path,
     threads_that_fit,
 )
-from lightssl.errors import TargetError
+from lightssl.errors import LightSSLWarning, TargetError
 from lightssl.resources import resource
 
 # Every command on the board runs like this: in sh rather than the login shell, and without the telemetry that official
@@ -205,6 +205,7 @@ def bench_board(
     model: Path,
     connect: Callable[[], AbstractContextManager[Board]],
     *,
+    network: nn.Module | None,
     python: str | None,
     library: Path | None,
     pin_to_large_cores: bool,
@@ -226,6 +227,8 @@ def bench_board(
     Args:
         model: ONNX file with one float32 image input.
         connect: Gives the board.
+        network: The torch network it was exported from, mapping normalised float32 [B, 3, S, S] to [B, D]. Given it,
+            rows say how far the board's features are from torch's, too.
         python: Python on the board, with numpy and onnxruntime; None for the C program.
         library: ONNX Runtime's library for the C program, instead of the one of the version installed here.
         pin_to_large_cores: Keep to the cores with the fastest clock.
@@ -238,14 +241,14 @@ def bench_board(
         grace_seconds: What the board may need beyond warm-up and sampling before it is taken for hung.
 
     Raises:
-        TargetError: There is no such file, ONNX Runtime refuses it here or there, the board cannot be reached, lacks
-            space, does not answer, or no number of threads fits it; the connection drops; or the board has no
-            onnxruntime and no runner can be made for it here. What goes wrong after the first row is a warning instead.
+        TargetError: There is no such file, ONNX Runtime refuses it here or there, or ``network`` is not what is in it;
+            the board cannot be reached, lacks space, does not answer, or no number of threads fits it; the connection
+            drops; or the board has no onnxruntime and no runner can be made for it here. What goes wrong after the
+            first row is a warning instead.
     """
     description = describe_for_timing(model)
     loop = {"warmup": warmup, "min_samples": min_samples, "min_seconds": min_seconds, "max_seconds": max_seconds}
-    once = {"warmup": 0, "min_samples": 1, "min_seconds": 0, "max_seconds": 0}
-    here = run_here(model, {"batch": batch, "seed": SEED, **once}, timeout=grace_seconds)
+    reference = HostReference(model, description, network, batch=batch, timeout=grace_seconds)
     rows: list[Measurement] = []
     with TemporaryDirectory() as local, connect() as board:
         state = board.state()
@@ -256,7 +259,7 @@ def bench_board(
             command = [python, "run_onnx.py", f"--seed={SEED}"]
             files = {"run_onnx.py": runner_path()}
         else:
-            command, files = _native_runner(board.name, state.machine, library, here["input_shape"], Path(local))
+            command, files = _native_runner(board.name, state.machine, library, reference.images, Path(local))
         if pinned:
             command = ["taskset", f"{sum(1 << core for core in pinned):x}", *command]
         board.copy({**files, "model.onnx": model})
@@ -272,9 +275,8 @@ def bench_board(
             except TargetError as error:
                 if not rows:
                     raise
-                warnings.warn(f"Nothing from {count} threads on. {error}", stacklevel=3)
+                warnings.warn(f"Nothing from {count} threads on. {error}", LightSSLWarning, stacklevel=3)
                 break
-            difference = np.subtract(answer["output"], here["output"], dtype=np.float32)
             rows.append(
                 Measurement(
                     kind="measured",
@@ -282,8 +284,7 @@ def bench_board(
                     cores=cores,
                     **measured_fields(answer),
                     **model_fields(description),
-                    max_error_vs_torch=None,
-                    max_error_vs_host=float(np.abs(difference).max()),
+                    **reference.errors_of(answer),
                     conditions_before=before,
                     conditions_after=after,
                 )
@@ -292,7 +293,7 @@ def bench_board(
 
 
 def _native_runner(
-    name: str, machine: str, library: Path | None, input_shape: Sequence[int], folder: Path
+    name: str, machine: str, library: Path | None, images: np.ndarray, folder: Path
 ) -> tuple[list[str], dict[str, Path]]:
     """Return the command of the C program, and the files that it needs beside the model: some lie in ``folder``."""
     try:
@@ -302,9 +303,9 @@ def _native_runner(
             f"{name} has no Python with onnxruntime, and no runner can be made for it. {error.message}",
             error.hint,
         ) from error
-    images = folder / "input.bin"
-    runner_functions()["make_input"](input_shape, batch=input_shape[0], seed=SEED).tofile(images)
-    return [*runner.command, f"--input={images.name}"], {**runner.files, images.name: images}
+    given = folder / "input.bin"
+    images.tofile(given)
+    return [*runner.command, f"--input={given.name}"], {**runner.files, given.name: given}
 
 
 def _first_line(process: "subprocess.Popen[bytes]", timeout: float) -> str:

@@ -1,8 +1,8 @@
 """What a target reports: the row that all that measure fill, its statistics, and the row of a prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +31,15 @@ class Conditions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OperatorTime:
+    """What one node of the graph that a runtime made of the model takes in one run."""
+
+    node: str
+    operator: str  # its type
+    ms: float  # mean of the faster half of the runs
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measurement(Latency):
     """One model on one target with one setting. None stands for what the target cannot tell."""
 
@@ -53,6 +62,7 @@ class Measurement(Latency):
     max_error_vs_host: float | None = None  # the same from ONNX Runtime's on the machine that asked, for another device
     conditions_before: Conditions | None = None
     conditions_after: Conditions | None = None
+    operators: Sequence[OperatorTime] | None = None  # of other runs, if asked for; last, what is between them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,3 +106,11 @@ def summarise(samples_ms: Sequence[float]) -> Latency:
         latency_ms_p90=p90,
         latency_ms_p99=p99,
     )
+
+
+def slowest(operators: Sequence[Mapping[str, Any]], by: Literal["operator", "node"]) -> list[tuple[str, float]]:
+    """Sum the milliseconds of :class:`OperatorTime` entries by type or by node, and return the largest sums first."""
+    total: dict[str, float] = {}
+    for entry in operators:
+        total[entry[by]] = total.get(entry[by], 0) + entry["ms"]
+    return sorted(total.items(), key=lambda item: -item[1])

@@ -12,9 +12,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightssl.deploy.latency import summarise
+import numpy as np
+
+from lightssl.deploy.latency import OperatorTime, summarise
 from lightssl.deploy.onnx import ModelDescription, describe_model
-from lightssl.errors import ExportError, TargetError
+from lightssl.errors import ExportError, LightSSLWarning, TargetError
 from lightssl.resources import resource
 
 SEED = 0  # of the input's values
@@ -28,6 +30,12 @@ def runner_path() -> Path:
 def runner_functions() -> dict[str, Any]:
     """Return the runner's own functions by name, for whom it must be the same input and the same loop."""
     return runpy.run_path(str(runner_path()))
+
+
+def input_images(shape: Sequence[int]) -> np.ndarray:
+    """Return the input of this shape, float32 [B, 3, S, S], that every target times models on."""
+    images: np.ndarray = runner_functions()["make_input"](shape, batch=shape[0], seed=SEED)
+    return images
 
 
 def runner_options(arguments: Mapping[str, float]) -> list[str]:
@@ -89,7 +97,9 @@ def measured_fields(answer: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a :class:`~lightssl.deploy.latency.Measurement` that the runner's answer holds."""
     told = ("runtime", "runtime_version", "provider", "threads", "batch", "load_ms", "first_run_ms")
     memory = ("memory_before_load_mib", "peak_memory_mib")
-    return asdict(summarise(answer["samples_ms"])) | {name: answer[name] for name in (*told, *memory)}
+    operators = [OperatorTime(**entry) for entry in answer["operators"]] if "operators" in answer else None
+    fields = {name: answer[name] for name in (*told, *memory)}
+    return {**asdict(summarise(answer["samples_ms"])), **fields, "operators": operators}
 
 
 def model_fields(description: ModelDescription) -> dict[str, Any]:
@@ -123,5 +133,6 @@ def threads_that_fit(threads: Sequence[int], cores: int, where: str = "here") ->
         )
     if len(fitting) < len(threads):
         left_out = ", ".join(str(count) for count in threads if count > cores)
-        warnings.warn(f"Not timed with {left_out} threads: {cores} cores can be used {where}.", stacklevel=3)
+        message = f"Not timed with {left_out} threads: {cores} cores can be used {where}."
+        warnings.warn(message, LightSSLWarning, stacklevel=3)
     return fitting

@@ -3,7 +3,6 @@
 What is not in the run folder yet is named on the page, with the command that makes it.
 """
 
-import json
 import re
 import shlex
 from base64 import b64encode
@@ -13,15 +12,15 @@ from math import isfinite, sqrt
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from lightssl import __version__
 from lightssl.evaluation import EVALUATIONS
-from lightssl.files import read_json_lines, write_text
+from lightssl.files import read_json_lines
 from lightssl.reports.plots import curve
+from lightssl.reports.reading import accuracies, exported_files, is_number, mapping, mappings, read_mapping
+from lightssl.reports.template import write_page
 from lightssl.runs import Run, find_run
 from lightssl.views.plan import ViewPlan
 
@@ -76,18 +75,8 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
         LightSSLError: The folder is missing, is not a run, or the page cannot be written.
     """
     run = find_run(run_folder)
-    folder = Path(__file__).parent
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    style = Markup((folder / "style.css").read_text(encoding="utf-8"))
-    page = environment.get_template("page.html.jinja").render(style=style, **_contents(run))
     out = out or run.report_path
-    write_text(out, page)
+    write_page(out, "page.html.jinja", **_contents(run))
     return out
 
 
@@ -96,7 +85,7 @@ def _contents(run: Run) -> dict[str, Any]:
     commands = _commands(run, recipe)
     evaluations = [shown for task in EVALUATIONS if (shown := _evaluation(task, run))]
     done = {shown["task"] for shown in evaluations}
-    neighbours = _read_mapping(run.evaluation_path("neighbours"))
+    neighbours = read_mapping(run.evaluation_path("neighbours"))
     skipped = [row for row in read_json_lines(run.skipped_path) if "name" in row]
     name = str(recipe.get("name", run.folder.name))
     imported = _imported(environment)
@@ -128,32 +117,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "skipped_more": f"The first {SKIPPED_SHOWN} are shown." if len(skipped) > SKIPPED_SHOWN else "",
         "commands": commands,
         "next_steps": _next_steps(run, recipe, commands, imported=bool(imported)),
-        "lightssl_version": __version__,
     }
-
-
-# --------------------------------------------------------------------------------------------------- reading the folder
-
-
-def _read_mapping(path: Path) -> dict[str, Any]:
-    """Read a JSON object; empty when there is none, or when it cannot be read."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _mappings(value: Any) -> list[dict[str, Any]]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _png(path: Path) -> str:
@@ -171,8 +135,8 @@ def _png(path: Path) -> str:
 
 def _evaluation(task: str, run: Run) -> dict[str, Any] | None:
     """Return what the page shows of one evaluation, or None without a usable result."""
-    written = _read_mapping(run.evaluation_path(task))
-    rows = [row for row in _mappings(written.get("results")) if _is_number(row.get("top1")) and "network" in row]
+    written = read_mapping(run.evaluation_path(task))
+    rows = [row for row in mappings(written.get("results")) if is_number(row.get("top1")) and "network" in row]
     if not rows:
         return None
     # The random networks name themselves; everything else was trained.
@@ -231,14 +195,14 @@ def _chance(after: float, before: float, test_images: Any) -> float | None:
 
 def _training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a panel for each quantity that changed, and the constant ones in words."""
-    rows = [row for row in rows if _is_number(row.get("step"))]
+    rows = [row for row in rows if is_number(row.get("step"))]
     if not rows:
         return {"panels": [], "training_facts": ""}
-    axis = "epoch" if all(_is_number(row.get("epoch")) for row in rows) else "step"
+    axis = "epoch" if all(is_number(row.get("epoch")) for row in rows) else "step"
     names = {name: None for row in rows for name in row if name not in ("step", "epoch")}
     panels, constant = [], {}
     for name in sorted(names, key=lambda name: list(QUANTITIES).index(name) if name in QUANTITIES else len(QUANTITIES)):
-        points = [(row[axis], row[name]) for row in rows if _is_number(row.get(name))]
+        points = [(row[axis], row[name]) for row in rows if is_number(row.get(name))]
         if not points:
             continue
         x, y = zip(*points, strict=True)
@@ -261,7 +225,7 @@ def _training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _imported(environment: Mapping[str, Any]) -> str:
     """Say where weights are from that were not trained here; empty for those that were."""
-    origin = _mapping(environment.get("imported"))
+    origin = mapping(environment.get("imported"))
     return f"imported from {origin.get('file')} ({origin.get('kind')}, {origin.get('network')})" if origin else ""
 
 
@@ -277,8 +241,8 @@ def _view_plan(views: Any) -> str:
 
 def _gallery(neighbours: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
-        {**_picture(query), "neighbours": [_picture(neighbour) for neighbour in _mappings(query.get("neighbours"))]}
-        for query in _mappings(neighbours.get("queries"))
+        {**_picture(query), "neighbours": [_picture(neighbour) for neighbour in mappings(query.get("neighbours"))]}
+        for query in mappings(neighbours.get("queries"))
     ]
 
 
@@ -289,7 +253,7 @@ def _picture(row: Mapping[str, Any]) -> dict[str, str]:
     return {
         "image": image if embedded else "data:,",
         "label": str(row.get("label", "")),
-        "similarity": f"{similarity:.2f}" if _is_number(similarity) else "",
+        "similarity": f"{similarity:.2f}" if is_number(similarity) else "",
     }
 
 
@@ -297,15 +261,13 @@ def _picture(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _models(run: Run) -> list[dict[str, str]]:
-    """Describe each exported file by the manifest beside it, and by what was verified of that very file."""
-    folder = run.onnx_path.parent
-    entries = {str(row.get("file")): row for row in _mappings(_read_mapping(folder / "manifest.json").get("files"))}
-    verified = _mappings(_read_mapping(run.verification_path).get("rows"))
-    accuracy = {str(row["sha256"]): row.get("knn_top1") for row in verified if "sha256" in row}
+    """Describe each exported file by the manifest beside it, and by what is known of its accuracy."""
+    entries = {str(row.get("file")): row for row in exported_files(run)}
+    accuracy = accuracies(run)
     models = []
-    for path in sorted(folder.glob("*.onnx")):
+    for path in sorted(run.onnx_path.parent.glob("*.onnx")):
         entry = entries.get(path.name, {})
-        parity = _mapping(entry.get("parity"))
+        parity = mapping(entry.get("parity"))
         facts = {
             **{key: entry.get(key) for key in ("precision", "architecture", "opset")},
             "largest_error": parity.get("max_error"),
@@ -319,9 +281,10 @@ def _models(run: Run) -> list[dict[str, str]]:
 def _benches(path: Path) -> list[dict[str, Any]]:
     """Return one table a device of a file of measurements; columns that no row fills are left out."""
     by_device: dict[str, list[dict[str, Any]]] = {}
-    for row in _mappings(_read_mapping(path).get("rows")):
+    for row in mappings(read_mapping(path).get("rows")):
         by_device.setdefault(str(row.get("device", "unknown device")), []).append(row)
     tables = []
+    picture = _png(path.with_suffix(".operators.png"))
     for device, rows in by_device.items():
         columns = [key for key in MEASURES if any(row.get(key) is not None for row in rows)]
         tables.append(
@@ -329,6 +292,7 @@ def _benches(path: Path) -> list[dict[str, Any]]:
                 "title": f"{path.stem}: {device}{', predicted' if rows[0].get('kind') == 'predicted' else ''}",
                 "heads": [MEASURES[key][0] for key in columns],
                 "rows": [[_measure(key, row) for key in columns] for row in rows],
+                "operators": picture if any(row.get("operators") for row in rows) else "",
             }
         )
     return tables
@@ -340,7 +304,7 @@ def _measure(key: str, row: Mapping[str, Any]) -> str:
         return "\N{EN DASH}"
     if key == "runtime":
         return f"{value} {row.get('runtime_version', '')}".strip()
-    return form(value) if _is_number(value) else str(value)
+    return form(value) if is_number(value) else str(value)
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
@@ -370,7 +334,7 @@ def _sentence(values: Mapping[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    if isinstance(value, bool) or not _is_number(value):
+    if isinstance(value, bool) or not is_number(value):
         if isinstance(value, dict):
             return ", ".join(f"{str(key).replace('_', ' ')} {_text(item)}" for key, item in value.items())
         return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
@@ -412,7 +376,7 @@ def _next_steps(
     steps = []
     if not run.weights_path.exists():
         steps.append({"why": "This training has not come to its end. Go on with it:", "command": commands["resume"]})
-    measured = _mapping(recipe.get("card")).get("measured")
+    measured = mapping(recipe.get("card")).get("measured")
     if not imported:
         steps.append(
             {

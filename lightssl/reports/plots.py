@@ -1,18 +1,37 @@
-"""Curves as inline SVG that take their colours from the page, so that they suit a light and a dark one."""
+"""Drawings: inline SVG that takes its colours from the page, to suit a light and a dark one, and PNG files."""
 
 import re
-from collections.abc import Sequence
-from io import StringIO
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO, StringIO
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
+from lightssl.deploy.latency import slowest
 
 BINS = 300  # more points than this are drawn as the mean and the range of equal stretches
 
 # Stand-ins: matplotlib knows no CSS variables. Each is replaced by one in the finished SVG.
-_THEME = {"#010101": "var(--muted)", "#020202": "var(--accent)", "#030303": "var(--line)"}
-_TEXT, _CURVE, _GRID = _THEME
+_TEXT, _CURVE, _GRID = "#010101", "#020202", "#030303"
+_SERIES = [f"#0{number}0{number}0{number}" for number in range(4, 10)]
+SERIES = [f"var(--series-{number})" for number in range(1, 1 + len(_SERIES))]  # colours of devices, in this order
+_THEME = {
+    _TEXT: "var(--muted)",
+    _CURVE: "var(--accent)",
+    _GRID: "var(--line)",
+    **dict(zip(_SERIES, SERIES, strict=True)),
+}
+
+
+LEAST_SPAN = 2  # percent or MB from bottom to top: less is no difference to look at
+MARKERS = {"measured": "o", "browser": "s", "predicted": "D"}
+OPERATORS_SHOWN = 12
+_NAME_LENGTH = 32
 
 
 def curve(x: Sequence[float], y: Sequence[float], *, name: str, x_label: str) -> str:
@@ -42,6 +61,120 @@ def curve(x: Sequence[float], y: Sequence[float], *, name: str, x_label: str) ->
     axes.yaxis.get_offset_text().set(color=_TEXT, fontsize=9)
     axes.margins(x=0.02)
     return _to_svg(figure, name)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A model on a device."""
+
+    model: str
+    series: int  # of the device; colours repeat after the last of SERIES
+    kind: str  # one of MARKERS; predicted ones are hollow
+    x: float
+    y: float  # the same for all points of a model
+    interval: tuple[float, float] | None = None  # of x
+
+
+def levels(points: Sequence[Point], *, name: str, x_label: str, y_label: str) -> str:
+    """Draw models as levels, and devices as points on them.
+
+    Args:
+        points: One at least; all x positive.
+        name: As of :func:`curve`.
+        x_label: Of the horizontal axis, which is logarithmic.
+        y_label: Of the vertical axis.
+
+    Returns:
+        An ``<svg>`` element.
+    """
+    with mpl.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(5.4, 3.3), layout="constrained", facecolor="none")
+        axes = figure.add_subplot(facecolor="none", xscale="log")
+        for point in points:
+            colour = _SERIES[point.series % len(_SERIES)]
+            if point.interval is not None:
+                axes.plot(point.interval, [point.y] * 2, color=colour, linewidth=1.4)
+            face = "none" if point.kind == "predicted" else colour
+            axes.scatter(point.x, point.y, marker=MARKERS[point.kind], s=34, edgecolor=colour, facecolor=face, zorder=3)
+        axes.margins(x=0.08, y=0.12)
+        low, high = axes.get_ylim()
+        spare = max(0, LEAST_SPAN - (high - low)) / 2
+        axes.set_ylim(low - spare, high + spare)
+        _name_levels(axes, {point.model: point.y for point in points})
+        low, high = axes.get_xlim()
+        steps = (1, 2, 5) if high > 5 * low else (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
+        axes.xaxis.set_major_locator(LogLocator(subs=steps))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(x_label, color=_TEXT, fontsize=9)
+        axes.set_ylabel(y_label, color=_TEXT, fontsize=9)
+        axes.grid(color=_GRID, linewidth=0.6)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(colors=_TEXT, labelsize=9, length=0)
+        return _to_svg(figure, name)
+
+
+def _name_levels(axes: Axes, heights: Mapping[str, float]) -> None:
+    """Write names at the right of an axes, each at its height or as near to it as leaves all legible."""
+    low, high = axes.get_ylim()
+    room = 0.075  # that a name takes, as a share of the axes
+    place = -room
+    for name, y in sorted(heights.items(), key=lambda item: item[1]):
+        height = (y - low) / (high - low)
+        place = max(height, place + room)
+        axes.annotate(
+            _shortened(name),
+            xy=(1, height),
+            xytext=(1.04, place),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=_TEXT,
+            fontsize=8,
+            verticalalignment="center",
+            arrowprops={"arrowstyle": "-", "color": _GRID, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 0},
+        )
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _NAME_LENGTH else f"...{name[3 - _NAME_LENGTH :]}"
+
+
+def operator_bars(timed: Mapping[str, Sequence[Mapping[str, Any]]], *, title: str) -> bytes:
+    """Draw the operators that take longest, by type and by node, as a PNG picture.
+
+    Args:
+        timed: Entries as of :class:`~lightssl.deploy.latency.OperatorTime` by what they are of, such as ``threads: 1``.
+            The first decide which are shown.
+        title: Above the picture.
+    """
+    content = BytesIO()
+    with mpl.rc_context({"text.parse_math": False}):  # a name may hold anything
+        figure = Figure(figsize=(10, 4.5), layout="constrained")
+        figure.suptitle(title, fontsize=11)
+        by_type, by_node = figure.subplots(1, 2)
+        _draw_operators(by_type, timed, "operator")
+        _draw_operators(by_node, timed, "node")
+        by_type.legend(frameon=False, fontsize=9, loc="lower right")
+        figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()
+
+
+def _draw_operators(
+    axes: Axes, timed: Mapping[str, Sequence[Mapping[str, Any]]], by: Literal["operator", "node"]
+) -> None:
+    names = [name for name, _ in slowest(next(iter(timed.values())), by)[:OPERATORS_SHOWN]]
+    positions, height = np.arange(len(names)), 0.8 / len(timed)
+    for place, (label, operators) in enumerate(timed.items()):
+        taken = dict(slowest(operators, by))
+        shown = [taken.get(name, 0) for name in names]
+        bars = axes.barh(positions + place * height, shown, height, label=label)
+        axes.bar_label(bars, [f"{ms / sum(taken.values()):.0%}" for ms in shown], padding=2, fontsize=7)
+    axes.set_yticks(positions + 0.4 - height / 2, map(_shortened, names), fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlabel(f"ms of one run, by {by}; share of the whole", fontsize=9)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.margins(x=0.12)
 
 
 def _bins(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from onnx import helper
 from typer.testing import CliRunner
 
 from lightssl.cli.app import app
+from lightssl.cli.terminal import print_warnings
 from lightssl.deploy.kernels import count_kernels
 from lightssl.deploy.prediction import features
-from lightssl.errors import ConfigError
+from lightssl.errors import ConfigError, LightSSLWarning
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -84,7 +86,8 @@ def test_the_examples_run_as_written(program: Program, tmp_path: Path, photos: P
         if name.startswith("features.")
     }
     torch.save({"state_dict": both}, tmp_path / "dino_mnv2_sslight.pth.tar")
-    write_measurements(tmp_path / "measured.json")
+    for name in ("measured.json", "before.json", "after.json"):
+        write_measurements(tmp_path / name)
     # Imports come last: they make runs, and the tiny one is to stay the latest.
     for line in sorted(lines, key=lambda line: line.startswith("lightssl import")):
         if line not in trainings and "--target web" not in line:
@@ -124,6 +127,42 @@ def test_measuring_learning_and_predicting_fit_together(program: Program, tmp_pa
     assert row["latency_ms_p50"] == pytest.approx(measured["latency_ms_p50"], rel=1e-2)
 
 
+def test_results_are_held_against_the_first_file(program: Program, tmp_path: Path) -> None:
+    write_measurements(tmp_path / "before.json")
+    rows = json.loads((tmp_path / "before.json").read_text())
+    faster = [{**row, "latency_ms_p50": row["latency_ms_p50"] / 4} for row in rows]
+    (tmp_path / "after.json").write_text(json.dumps(faster))
+    done = program("bench", "--compare", "before.json", "after.json", "--out", "page.html")
+    assert "that of the baseline, before.json" in done.stdout
+    assert done.stdout.count("0.25") == len(rows)
+    assert "page.html" in done.stderr
+    assert (tmp_path / "page.html").read_text().startswith("<!doctype html>")
+    printed = json.loads(program("bench", "--compare", "before.json", "after.json", "--json").stdout)
+    assert [row["ratio"] for row in printed] == [1, 0.25] * len(rows)
+
+
+def test_what_is_left_out_is_said_in_a_plain_sentence(program: Program, tmp_path: Path) -> None:
+    write_measurements(tmp_path / "measured.json")
+    changes = ["threads=[1, 4096]", "min_samples=3", "min_seconds=0"]
+    done = program("bench", "4x1.onnx", "--json", *(part for change in changes for part in ("--set", change)))
+    assert [row["threads"] for row in json.loads(done.stdout)] == [1]
+    assert re.search(r"^Note: Not timed with 4096 threads: \d+ cores can be used here\.$", done.stderr, re.MULTILINE)
+    assert "Warning" not in done.stderr
+    assert ".py" not in done.stderr
+
+
+def test_warnings_of_other_libraries_stay_as_they_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs: list[str] = []
+    monkeypatch.setattr(warnings, "showwarning", lambda message, *arguments: theirs.append(message))
+    print_warnings()
+    warnings.showwarning("of theirs", UserWarning, "there.py", 7)
+    warnings.showwarning("of ours", LightSSLWarning, "here.py", 7)
+    assert theirs == ["of theirs"]
+    assert capsys.readouterr().err == "Note: of ours\n"
+
+
 def test_json_output_is_json_alone(program: Program) -> None:
     machine = json.loads(program("doctor", "--json").stdout)
     assert machine["versions"]["torch"]
@@ -150,6 +189,10 @@ def test_json_output_is_json_alone(program: Program) -> None:
         (["bench", "none.onnx"], 1, "none.onnx"),
         (["bench", "none.onnx", "--target", "toaster"], 2, "toaster"),
         (["bench", "none.onnx", "--target", "predict:pixel1"], 1, "none.onnx"),
+        (["bench", "--compare", "none.json", "other.json"], 2, "Cannot read the results none.json"),
+        (["bench", "--compare"], 2, "Name two files"),
+        (["bench", "none.onnx", "--out", "page.html"], 2, "--out names the page of --compare"),
+        (["bench", "none.onnx", "--target", "predict:pixel1", "--operators"], 2, "operator_runs: Unexpected keyword"),
         (["fit-profile", "none.json", "board.yaml"], 2, "none.json"),
         (["fit-profile", "none.json", "board"], 2, "End it in .yaml"),
         (["bench", "none.onnx", "--lan"], 2, "lan: Unexpected keyword argument"),

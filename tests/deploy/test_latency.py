@@ -3,7 +3,7 @@ from statistics import quantiles
 import numpy as np
 import pytest
 
-from lightssl.deploy.latency import summarise
+from lightssl.deploy.latency import slowest, summarise
 from lightssl.errors import TargetError
 
 
@@ -28,3 +28,10 @@ def test_one_sample_is_its_own_percentiles() -> None:
 def test_times_that_cannot_be_are_refused(samples: list[float]) -> None:
     with pytest.raises(TargetError, match="no usable times"):
         summarise(samples)
+
+
+def test_times_of_operators_are_summed_and_sorted() -> None:
+    entries = [("a", "Conv", 1.0), ("b", "Relu", 2.0), ("c", "Conv", 4.0)]
+    times = [{"node": node, "operator": operator, "ms": ms} for node, operator, ms in entries]
+    assert slowest(times, "operator") == [("Conv", 5.0), ("Relu", 2.0)]
+    assert slowest(times, "node") == [("c", 4.0), ("b", 2.0), ("a", 1.0)]

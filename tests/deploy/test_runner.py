@@ -110,3 +110,40 @@ def test_its_defaults_are_those_of_the_device_profile(runner: dict[str, Any]) ->
     settings = load_profile("cpu").settings
     for name in ("batch", "warmup", "min_samples", "min_seconds", "max_seconds"):
         assert defaults[name] == settings[name]
+
+
+def test_a_trace_is_reduced_to_the_runs_that_count(runner: dict[str, Any]) -> None:
+    def run(start: int, first: int, second: int, whole: int) -> list[dict[str, Any]]:
+        def event(name: str, ts: int, dur: int, **args: str) -> dict[str, Any]:
+            return {"name": name, "ts": ts, "dur": dur, "args": args}
+
+        return [
+            event("conv_1_kernel_time", start + 1, first, op_name="Conv"),
+            event("relu_kernel_time", start + first, second, op_name="Relu"),
+            event("SequentialExecutor::Execute", start, whole),
+            event("model_run", start, whole),
+        ]
+
+    warm_up = [{"name": "session_initialization", "ts": 0, "dur": 9}, *run(100, 10, 10, 20)]
+    disturbed = [*run(60_000, 9000, 300, 9300), *run(80_000, 200, 8000, 8200)]
+    events = [*warm_up, *run(30_000, 1000, 300, 2000), *disturbed, *run(90_000, 3000, 500, 4000)]
+    rows = runner["read_trace"](events, runs=4)
+    assert [(row["node"], row["operator"]) for row in rows] == [
+        ("conv_1", "Conv"),
+        ("relu", "Relu"),
+        ("between operators", "between operators"),
+    ]
+    assert [row["ms"] for row in rows] == pytest.approx([2.0, 0.4, 0.6])
+
+
+def test_operators_are_timed_in_a_session_of_their_own(tmp_path: Path) -> None:
+    model = save(tmp_path / "relu.onnx", "Relu", ["batch", 3, 4, 4])
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    process = run(str(tmp_path / model), "--operators=4", *QUICK, cwd=folder)
+    assert process.returncode == 0, process.stderr
+    result = json.loads(process.stdout)
+    assert len(result["samples_ms"]) == 3
+    assert [row["operator"] for row in result["operators"]] == ["Relu", "between operators"]
+    assert all(row["ms"] >= 0 for row in result["operators"])
+    assert list(folder.iterdir()) == []

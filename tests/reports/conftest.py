@@ -83,7 +83,9 @@ def full_run(bare_run: Path) -> Path:
         {"device": "A Processor", "runtime": "onnxruntime", "threads": 1, "latency_ms_p50": 12.345, "load_ms": 50.2},
         {"device": "A Processor", "runtime": "torch", "threads": 1, "latency_ms_p50": 23.456, "load_ms": None},
     ]
+    rows[0]["operators"] = [{"node": "conv_1", "operator": "Conv", "ms": 9.5}]
     write(run / "bench" / "cpu.json", {"rows": rows})
+    cv2.imwrite(str(run / "bench" / "cpu.operators.png"), np.zeros((3, 5, 3), np.uint8))
     bad = {"index": 3, "name": MALICIOUS, "reason": "truncated"}
     (run / "skipped.jsonl").write_text(json.dumps(bad) + "\n", encoding="utf-8")
     return run

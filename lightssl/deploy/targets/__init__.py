@@ -2,7 +2,8 @@
 
 A target is a function ``bench(model: Path, *, network: nn.Module | None, ...) -> list[Measurement]``:
 
-- ``model`` is an ONNX file; ``network`` is the torch network it was exported from, for comparison, where there is one.
+- ``model`` is an ONNX file; ``network`` is the torch network it was exported from, where there is one: rows say how far
+  the features are from its own.
 - All other arguments are keyword-only and are the keys of ``settings`` in the device profiles
   (``export/targets/*.yaml``) that name the target; a profile states every one that has no default.
 - It returns one :class:`~lightssl.deploy.latency.Measurement` a setting, made with ``summarise``, and raises

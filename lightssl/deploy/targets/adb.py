@@ -41,7 +41,6 @@ def bench_adb(
 
     Args:
         model: ONNX file with one float32 image input.
-        network: Not used: it is ONNX Runtime on this machine that the phone is compared with.
         serial: As ``adb devices`` lists it; None where there is only one.
         server_port: Port of adb's server on this machine.
         folder: Folder on the phone to make the fresh one in.
@@ -51,6 +50,7 @@ def bench_adb(
     return bench_board(
         model,
         partial(_connect, adb, serial, folder, connect_seconds, grace_seconds),
+        network=network,
         python=None,
         library=library,
         pin_to_large_cores=pin_to_large_cores,

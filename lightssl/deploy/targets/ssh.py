@@ -37,7 +37,6 @@ def bench_ssh(
 
     Args:
         model: ONNX file with one float32 image input.
-        network: Not used: it is ONNX Runtime on this machine that the board is compared with.
         host: As ssh takes it. Logging in must need no password.
         config: ssh configuration, instead of one's own.
         folder: Folder on the board to make the fresh one in.
@@ -46,6 +45,7 @@ def bench_ssh(
     return bench_board(
         model,
         partial(_connect, host, config, folder, connect_seconds, grace_seconds),
+        network=network,
         python=python,
         library=library,
         pin_to_large_cores=False,

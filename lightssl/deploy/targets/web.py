@@ -2,13 +2,10 @@
 
 import json
 import re
-import runpy
 import secrets
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,12 +16,12 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
 from torch import nn
 
-from lightssl.deploy.latency import Measurement, summarise
-from lightssl.deploy.onnx import describe_model
-from lightssl.deploy.targets.cpu import SEED
+from lightssl.deploy.latency import Measurement
+from lightssl.deploy.reference import HostReference
+from lightssl.deploy.runner import describe_for_timing, measured_fields, model_fields, runner_functions
 from lightssl.deploy.web_runtime import runtime_files
 from lightssl.deploy.web_server import Site, serving
-from lightssl.errors import ExportError, TargetError
+from lightssl.errors import LightSSLWarning, TargetError
 from lightssl.resources import resource
 from lightssl.types import NonNegative, Positive, PositiveInt
 
@@ -45,6 +42,7 @@ def bench_web(
     sample_ms: Positive,
     hang_seconds: Positive,
     wait_seconds: Positive,
+    grace_seconds: Positive,
     lan: bool,
     https: bool,
     port: Annotated[int, Ge(0), Le(65535)],
@@ -57,7 +55,8 @@ def bench_web(
 
     Args:
         model: ONNX file with one float32 image input.
-        network: Not used: outputs are compared with those of ONNX Runtime on this machine.
+        network: The torch network it was exported from, mapping normalised float32 [B, 3, S, S] to [B, D]. Given it,
+            rows say how far the browser's features are from torch's, too.
         threads: Numbers of threads to time with.
         batch: Images in one run.
         warmup: Runs before the timed ones.
@@ -67,24 +66,22 @@ def bench_web(
         hang_seconds: A number of threads is given up when nothing comes of it for so long; one thread is tried instead.
         wait_seconds: Waiting ends when nobody opens the page, or it does not answer, for so long. What had been timed
             until then is returned, with a warning.
+        grace_seconds: What ONNX Runtime on this machine may need for the output to compare with.
         lan: Let other devices in the network open the page, not only this machine.
         https: Serve with a self-signed certificate. Other devices need it for threads.
         port: To serve on; 0 is any free one.
         runtime: Folder with the files of onnxruntime-web; by default fetched once, from the npm registry.
 
     Raises:
-        TargetError: There is no such file, ONNX Runtime refuses it here or in the browser, onnxruntime-web cannot be
-            had, the page cannot be served, or no browser has sent a sample in time.
+        TargetError: There is no such file, ONNX Runtime refuses it here or in the browser, ``network`` is not what is
+            in it, onnxruntime-web cannot be had, the page cannot be served, or no browser has sent a sample in time.
     """
-    try:
-        description = describe_model(model)
-    except ExportError as error:
-        raise TargetError(error.message, error.hint) from error
-    images, expected, max_output_values = _run_here(model, batch)
+    description = describe_for_timing(model)
+    reference = HostReference(model, description, network, batch=batch, timeout=grace_seconds)
     task = {
         "model": model.name,
         "bytes": description.bytes,
-        "input_shape": images.shape,
+        "input_shape": reference.images.shape,
         "threads": list(dict.fromkeys(threads)),
         "warmup": warmup,
         "min_samples": min_samples,
@@ -92,10 +89,10 @@ def bench_web(
         "max_seconds": max_seconds,
         "sample_ms": sample_ms,
         "hang_seconds": hang_seconds,
-        "max_output_values": max_output_values,
+        "max_output_values": runner_functions()["MAX_OUTPUT_VALUES"],
     }
     inbox = _Inbox()
-    site = Site(secrets.token_urlsafe(16), _files(model, task, images, runtime), inbox.receive)
+    site = Site(secrets.token_urlsafe(16), _files(model, task, reference.images, runtime), inbox.receive)
     with serving(site, lan=lan, https=https, port=port) as address:
         _invite(address, lan=lan, https=https)
         in_time = site.wait(wait_seconds)
@@ -113,33 +110,18 @@ def bench_web(
             f"No sample came back: {reasons}.", "Keep the page open and the screen on, or try another browser."
         )
     if problems:
-        warnings.warn(f"Not everything was timed: {reasons}.", stacklevel=2)
-    row = partial(
-        Measurement,
-        kind="browser",
-        device=report.device,
-        cores=report.cores,
-        runtime="onnxruntime-web",
-        runtime_version=_plain(report.runtime_version),
-        provider="wasm",
-        precision=description.metadata.get("precision", "unknown"),
-        batch=batch,
-        model_sha256=description.sha256,
-        model_bytes=description.bytes,
-        memory_before_load_mib=None,
-        peak_memory_mib=None,
-        max_error_vs_torch=None,
-    )
+        warnings.warn(f"Not everything was timed: {reasons}.", LightSSLWarning, stacklevel=2)
+    answers = [report.answer(attempt, batch) for attempt in report.attempts if attempt.samples_ms]
     return [
-        row(
-            **asdict(summarise(attempt.samples_ms)),
-            threads=attempt.threads,
-            load_ms=attempt.load_ms,
-            first_run_ms=attempt.first_run_ms,
-            max_error_vs_host=attempt.error_from(expected),
+        Measurement(
+            kind="browser",
+            device=report.device,
+            cores=report.cores,
+            **measured_fields(answer),
+            **model_fields(description),
+            **reference.errors_of(answer),
         )
-        for attempt in report.attempts
-        if attempt.samples_ms
+        for answer in answers
     ]
 
 
@@ -159,15 +141,6 @@ class _Attempt(BaseModel):
     samples_ms: Annotated[list[_Milliseconds], Field(max_length=100_000)] = []
     output_shape: Annotated[list[int], Field(max_length=8)] = []
     output: list[FiniteFloat] = []  # the first values
-
-    def error_from(self, expected: np.ndarray) -> float:
-        """Return the largest absolute difference of the output from this one."""
-        first = expected.ravel()[: len(self.output)]
-        if tuple(self.output_shape) != expected.shape or first.size == 0 or first.size < len(self.output):
-            raise TargetError(
-                f"The browser's output has shape {self.output_shape}, that of ONNX Runtime here {list(expected.shape)}."
-            )
-        return float(np.abs(np.asarray(self.output) - first).max())
 
 
 class _Report(BaseModel):
@@ -198,6 +171,18 @@ class _Report(BaseModel):
     @property
     def device(self) -> str:
         return ", ".join(filter(None, [_plain(self.hardware), name_browser(self.user_agent)]))
+
+    def answer(self, attempt: _Attempt, batch: int) -> dict[str, Any]:
+        """Return what was found with one number of threads, as the runner answers."""
+        return {
+            **attempt.model_dump(),
+            "runtime": "onnxruntime-web",
+            "runtime_version": _plain(self.runtime_version),
+            "provider": "wasm",
+            "batch": batch,
+            "memory_before_load_mib": None,
+            "peak_memory_mib": None,
+        }
 
 
 class _Inbox:
@@ -239,23 +224,6 @@ def name_browser(user_agent: str) -> str:
         if system and (found := re.search(pattern, user_agent)):
             return f"{browser} {found[1]} on {_plain(system[1])}"
     return _plain(user_agent) or "unknown browser"
-
-
-def _run_here(model: Path, batch: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Run the model on this machine, as the cpu target does.
-
-    Returns:
-        The input, its output, and how many values of an output are worth sending.
-    """
-    runner: dict[str, Any] = runpy.run_path(str(resource("export", "runner", "run_onnx.py")))
-    try:
-        session = runner["open_session"](str(model), 1)
-        declared = runner["image_input"](session)
-        images: np.ndarray = runner["make_input"](declared.shape, batch=batch, seed=SEED)
-        output: np.ndarray = session.run(None, {declared.name: images})[0]
-    except Exception as error:  # the runtime's errors have no public base class
-        raise TargetError(f"ONNX Runtime cannot run {model}: {' '.join(str(error).split())}") from error
-    return images, output, runner["MAX_OUTPUT_VALUES"]
 
 
 def _files(model: Path, task: Mapping[str, Any], images: np.ndarray, runtime: Path | None) -> dict[str, bytes]:

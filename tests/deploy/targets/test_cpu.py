@@ -48,6 +48,17 @@ def test_onnx_runtime_and_torch_stand_side_by_side(model: Path, network: nn.Modu
     json.dumps([asdict(row) for row in rows])
 
 
+def test_operators_are_timed_where_asked_for(model: Path) -> None:
+    settings = {**QUICK, "threads": [1], "operator_runs": 3}
+    (row,) = bench(model, load_profile("cpu"), settings=settings)
+    assert row.operators
+    assert row.samples == 3
+    assert "Conv" in [entry.operator for entry in row.operators]
+    assert row.operators[-1].operator == "between operators"
+    (row,) = bench(model, load_profile("cpu"), settings={**settings, "operator_runs": 0})
+    assert row.operators is None
+
+
 def test_memory_is_the_childs_own(model: Path) -> None:
     ballast = b"x" * (400 * 2**20)  # ru_maxrss of a child would start at what its parent holds
     (row,) = cpu.bench_cpu(model, threads=[1], grace_seconds=60, **QUICK)
@@ -58,7 +69,7 @@ def test_memory_is_the_childs_own(model: Path) -> None:
 
 def test_another_network_than_the_exported_one_is_noticed(model: Path) -> None:
     other = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    with pytest.raises(TargetError, match=r"features have shape \[1, 3\], the model's \[1, 8\]"):
+    with pytest.raises(TargetError, match=r"The output has 8 values of shape \[1, 8\], torch's shape \[1, 3\]"):
         cpu.bench_cpu(model, network=other, threads=[1], grace_seconds=60, **QUICK)
     with pytest.raises(TargetError, match=r"fails on the model's input \[1, 3, 16, 16\]"):
         cpu.bench_cpu(model, network=nn.Conv2d(1, 8, 1), threads=[1], grace_seconds=60, **QUICK)

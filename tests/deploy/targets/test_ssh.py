@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
-from lightssl.deploy import board as boards
+from lightssl.deploy import reference
 from lightssl.deploy.latency import Measurement
 from lightssl.deploy.profile import bench, load_profile
 from lightssl.errors import TargetError
@@ -40,9 +41,11 @@ class Board:
     tools: Path  # programs that come before the system's
     log: Path  # the commands it was given, each with a zero byte after it
 
-    def bench(self, model: Path, host: str = "board", **settings: Any) -> list[Measurement]:
+    def bench(
+        self, model: Path, host: str = "board", *, network: nn.Module | None = None, **settings: Any
+    ) -> list[Measurement]:
         reach = {"config": self.config, "folder": str(self.folder), "python": sys.executable, "grace_seconds": 60}
-        return bench(model, load_profile(f"ssh:{host}"), settings=QUICK | reach | settings)
+        return bench(model, load_profile(f"ssh:{host}"), network=network, settings=QUICK | reach | settings)
 
     def commands(self) -> list[str]:
         return self.log.read_text().split("\0")[:-1]
@@ -121,14 +124,16 @@ Host *
     server.wait()
 
 
-def test_a_board_times_the_model_and_computes_the_same(model: Path, board: Board) -> None:
+def test_a_board_times_the_model_and_computes_the_same(model: Path, network: nn.Module, board: Board) -> None:
     board.put_tool("vcgencmd", "echo throttled=0x50000")
-    (row,) = board.bench(model)
+    (row,) = board.bench(model, network=network)
     assert (row.kind, row.runtime, row.threads, row.batch, row.samples) == ("measured", "onnxruntime", 1, 1, 3)
     assert 0 < row.latency_ms_min <= row.latency_ms_p50 <= row.latency_ms_p99
     assert row.device
     assert row.cores == usable_cores()
     assert row.max_error_vs_host == 0  # it is the same machine
+    assert row.max_error_vs_torch is not None
+    assert row.max_error_vs_torch < 1e-5
     assert row.peak_memory_mib
     for conditions in (row.conditions_before, row.conditions_after):
         assert conditions is not None
@@ -147,13 +152,13 @@ def test_every_command_turns_the_telemetry_off_and_one_connection_serves_all(mod
 
 
 def test_a_difference_from_the_host_is_told(model: Path, board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_here = boards.run_here
+    run_here = reference.run_here
 
     def another(*arguments: Any, **named: Any) -> dict[str, Any]:
         answer = run_here(*arguments, **named)
         return answer | {"output": list(np.asarray(answer["output"]) + 0.5)}
 
-    monkeypatch.setattr(boards, "run_here", another)
+    monkeypatch.setattr(reference, "run_here", another)
     assert board.bench(model)[0].max_error_vs_host == pytest.approx(0.5)
 
 

@@ -19,6 +19,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from torch import nn
 
 from lightssl.deploy import web_server
 from lightssl.deploy.latency import Measurement
@@ -280,11 +281,11 @@ def test_a_phone_that_falls_silent_leaves_what_it_had_sent(
 
 
 def test_the_output_is_held_against_this_machines(
-    model: Path, bench: Bench, addresses: Queue[str], no_runtime: Path
+    model: Path, network: nn.Module, bench: Bench, addresses: Queue[str], no_runtime: Path
 ) -> None:
     images = np.random.default_rng(0).random((1, 3, 16, 16), dtype=np.float32)
     (output,) = onnxruntime.InferenceSession(model).run(None, {"images": images})
-    timed = bench(runtime=no_runtime)
+    timed = bench(runtime=no_runtime, network=network)
     address = addresses.get(timeout=60)
     with urlopen(f"{address}input.bin", timeout=10) as response:
         assert response.read() == images.tobytes()
@@ -293,14 +294,20 @@ def test_the_output_is_held_against_this_machines(
     post(address, attempts=[attempt], finished=True)
     (row,) = timed.result()
     assert row.max_error_vs_host == pytest.approx(0.25, abs=1e-5)
+    assert row.max_error_vs_torch == pytest.approx(0.25, abs=1e-5)
 
 
 def test_an_output_of_another_shape_is_an_error(bench: Bench, addresses: Queue[str], no_runtime: Path) -> None:
     timed = bench(runtime=no_runtime)
     attempt = {"threads": 1, "samples_ms": [1.0], "output_shape": [1, 9], "output": [0.0] * 9}
     post(addresses.get(timeout=60), attempts=[attempt], finished=True)
-    with pytest.raises(TargetError, match=r"shape \[1, 9\], that of ONNX Runtime here \[1, 8\]"):
+    with pytest.raises(TargetError, match=r"shape \[1, 9\], ONNX Runtime's here shape \[1, 8\]"):
         timed.result()
+
+
+def test_another_network_is_noticed_before_anybody_is_asked(model: Path) -> None:
+    with pytest.raises(TargetError, match=r"shape \[1, 8\], torch's shape \[1, 768\]"):
+        web.bench_web(model, network=nn.Flatten(), **QUICK)
 
 
 def test_a_browser_that_cannot_run_the_model(bench: Bench, addresses: Queue[str], no_runtime: Path) -> None:
