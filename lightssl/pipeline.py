@@ -33,11 +33,13 @@ from lightssl.config.schema import Card, Recipe, Section
 from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.loader import BadImages, evaluation_loader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source, Subset, open_source, open_splits, require_labels
+from lightssl.deploy.conversion import converter, write_for
 from lightssl.deploy.manifest import (
     ExportedFile,
     Manifest,
     ModelInput,
     ModelOutput,
+    RuntimeFiles,
     manifest_path,
     read_manifest,
     write_manifest,
@@ -674,6 +676,7 @@ def export(
     fp16: bool = False,
     int8: bool = False,
     calibrate: str | None = None,
+    runtimes: Sequence[str] = (),
     narrator: Narrator | None = None,
 ) -> Manifest:
     """Write the pre-trained backbone as ONNX files, checked against torch, and a manifest beside them.
@@ -686,6 +689,7 @@ def export(
         int8: Also write ``model.int8.arm.onnx`` and ``model.int8.x86.onnx``: see :mod:`lightssl.deploy.quantise`.
         calibrate: Images that int8 is calibrated on, as in :func:`lightssl.data.sources.open_source`; by default those
             that the run was trained on.
+        runtimes: Also write the files of these, in fp32: see :mod:`lightssl.deploy.runtimes`.
         narrator: Told how it goes.
 
     Raises:
@@ -697,7 +701,10 @@ def export(
     run = _as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
     path = Path(out) if out is not None else run.onnx_path
-    read_manifest(manifest_path(path))  # which would be replaced: better fail before the work than after it
+    # Better fail before the work than after it.
+    read_manifest(manifest_path(path))  # which would be replaced
+    for runtime in runtimes:
+        converter(runtime)
     backbone = load_backbone(run)
     data = run.environment().get("data", SAMPLE)
     source = open_source(data, split="train")
@@ -705,7 +712,8 @@ def export(
     calibration = _calibration_images(open_source(calibrate or data, split="train"), recipe) if int8 else None
     metadata = {"recipe": recipe.name, "scale": recipe.scale, "backbone": recipe.backbone.name}
     files: list[ExportedFile] = []
-    with narrator.work("Exporting", 1 + fp16 + len(ARCHITECTURES) * int8) as bar:
+    written: list[RuntimeFiles] = []
+    with narrator.work("Exporting", 1 + fp16 + len(ARCHITECTURES) * int8 + len(runtimes)) as bar:
         fp32 = export_onnx(
             backbone,
             path,
@@ -720,6 +728,9 @@ def export(
         for file, quantisation in chain([(path, None)], _smaller_files(path, fp16=fp16, calibration=calibration)):
             files.append(_exported_file(file, quantisation, backbone, normalised))
             bar(len(files), file.name)
+        for runtime in runtimes:
+            written.append(write_for(runtime, path, backbone))
+            bar(len(files) + len(written), runtime)
     for made in files:
         if made.quantisation is not None and made.quantisation.agreement < MIN_AGREEMENT:
             narrator.say(
@@ -741,6 +752,7 @@ def export(
         calibration=(calibrate or data) if int8 else None,
         versions=versions(),
         files=files,
+        runtimes=written,
     )
     write_manifest(manifest_path(path), manifest)
     return manifest

@@ -17,8 +17,9 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +29,16 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 PROVIDER = "CPUExecutionProvider"
 MAX_OUTPUT_VALUES = 4096
+
+
+class Loaded(NamedTuple):
+    """A model that is ready to run, and what runs it."""
+
+    runtime: str
+    runtime_version: str
+    provider: str  # what it computes with
+    input_shape: Sequence[Any]  # as the model declares it; the first one is the batch, which may be free
+    run: Callable[[np.ndarray], np.ndarray]  # images of that shape to features
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -124,36 +135,64 @@ def image_input(session: Any) -> Any:
     return inputs[0]
 
 
-def main() -> None:
-    """Time the model named on the command line and print what was found."""
-    arguments = parse_arguments()
-    import numpy as np
+def load_onnx(model: str, threads: int, batch: int) -> Loaded:
+    """Load an ONNX file."""
     import onnxruntime as ort
 
+    session = open_session(model, threads)
+    declared = image_input(session)
+    return Loaded(
+        "onnxruntime",
+        ort.__version__,
+        PROVIDER,
+        declared.shape,
+        lambda images: session.run(None, {declared.name: images})[0],
+    )
+
+
+def main(package: str, load: Callable[[str, int, int], Loaded]) -> None:
+    """Time the model named on the command line and print what was found, or one line of what was wrong.
+
+    Args:
+        package: The runtime's, which is imported before memory and the time of loading are looked at.
+        load: Loads a file for so many threads and images in one run.
+    """
+    try:
+        result = time_model(parse_arguments(), package, load)
+    except Exception as error:  # whatever it is, the caller reads one line
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        sys.exit(1)
+    print(json.dumps(result))
+
+
+def time_model(arguments: argparse.Namespace, package: str, load: Callable[[str, int, int], Loaded]) -> dict[str, Any]:
+    """Load a model, time it and return what was found."""
+    import numpy as np
+
+    import_module(package)
     memory_before_load = peak_memory_mib()
     start = time.perf_counter_ns()
-    session = open_session(arguments.model, arguments.threads)
+    model = load(arguments.model, arguments.threads, arguments.batch)
     load_ms = (time.perf_counter_ns() - start) / 1e6
-    declared = image_input(session)
-    feed = {declared.name: make_input(declared.shape, batch=arguments.batch, seed=arguments.seed)}
+    images = make_input(model.input_shape, batch=arguments.batch, seed=arguments.seed)
     first_run_ms, samples_ms = measure(
-        lambda: session.run(None, feed),
+        lambda: model.run(images),
         warmup=arguments.warmup,
         min_samples=arguments.min_samples,
         min_seconds=arguments.min_seconds,
         max_seconds=arguments.max_seconds,
     )
     peak_memory = peak_memory_mib()
-    output = session.run(None, feed)[0]
+    output = model.run(images)
     if not np.isfinite(output).all():
         raise ValueError("the model's output is not finite")
-    result = {
-        "runtime": "onnxruntime",
-        "runtime_version": ort.__version__,
-        "provider": PROVIDER,
+    return {
+        "runtime": model.runtime,
+        "runtime_version": model.runtime_version,
+        "provider": model.provider,
         "threads": arguments.threads,
         "batch": arguments.batch,
-        "input_shape": list(next(iter(feed.values())).shape),
+        "input_shape": list(images.shape),
         "load_ms": load_ms,
         "first_run_ms": first_run_ms,
         "samples_ms": samples_ms,
@@ -165,12 +204,7 @@ def main() -> None:
         "output_shape": list(output.shape),
         "output": output.ravel()[:MAX_OUTPUT_VALUES].tolist(),
     }
-    print(json.dumps(result))
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception as error:  # whatever it is, the caller reads one line
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
-        sys.exit(1)
+    main("onnxruntime", load_onnx)

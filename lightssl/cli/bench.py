@@ -8,6 +8,7 @@ import typer
 
 from lightssl.cli.examples import examples
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
+from lightssl.deploy.runtimes import RUNTIMES
 
 
 def register(app: typer.Typer) -> None:
@@ -15,6 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "lightssl bench --target cpu",
+            "lightssl bench --runtime openvino --runtime ncnn",
             "lightssl bench --json",
             "lightssl bench --target predict:pixel1",
             "lightssl bench --target web --lan --https",
@@ -30,6 +32,10 @@ def bench(
     target: Annotated[
         str, typer.Option(help="A device profile: cpu, web, ssh:HOST, adb:SERIAL, predict:NAME, or a YAML file.")
     ] = "cpu",
+    runtime: Annotated[
+        Optional[list[str]],
+        typer.Option(help=f"cpu: time another runtime beside ONNX Runtime, of {', '.join(RUNTIMES)}; repeat for more."),
+    ] = None,
     lan: Annotated[bool, typer.Option("--lan", help="web: let other devices in the network open the page.")] = False,
     https: Annotated[bool, typer.Option("--https", help="web: with a self-signed certificate, for threads.")] = False,
     set_: Annotated[
@@ -42,7 +48,8 @@ def bench(
     from lightssl import pipeline
     from lightssl.config.load import parse_override
 
-    settings = {"lan": True} if lan else {}
+    settings: dict[str, Any] = {"runtimes": runtime} if runtime else {}
+    settings |= {"lan": True} if lan else {}
     settings |= {"https": True} if https else {}
     for text in set_ or ():
         settings |= parse_override(text)

@@ -7,6 +7,7 @@ import typer
 
 from lightssl.cli.examples import examples
 from lightssl.cli.terminal import Terminal, print_table
+from lightssl.deploy.runtimes import RUNTIMES
 from lightssl.errors import ConfigError
 
 
@@ -17,6 +18,7 @@ def register(app: typer.Typer) -> None:
             "lightssl export --onnx",
             "lightssl export --onnx --fp16 --int8",
             "lightssl export --onnx --int8 --calibrate sample",
+            "lightssl export --onnx --runtime ncnn",
             "lightssl export --onnx --out features.onnx --no-normalisation --json",
         )
     )(export)
@@ -40,6 +42,10 @@ def export(
         Optional[str],
         typer.Option(help="Images that --int8 takes the ranges of activations from.", show_default="the run's"),
     ] = None,
+    runtime: Annotated[
+        Optional[list[str]],
+        typer.Option(help=f"Also the files of another runtime, of {', '.join(RUNTIMES)}; repeat for more."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Write the pre-trained backbone for a device, checked against torch."""
@@ -56,6 +62,7 @@ def export(
         fp16=fp16,
         int8=int8,
         calibrate=calibrate,
+        runtimes=runtime or (),
         narrator=Terminal(),
     )
     if json:
@@ -78,3 +85,18 @@ def export(
             for file in manifest.files
         ],
     )
+    if manifest.runtimes:
+        print_table(
+            "For other runtimes, fp32",
+            ["files", "runtime", "MB", "largest error", "cosine with torch"],
+            [
+                [
+                    ", ".join(made.sha256),
+                    f"{made.runtime} {made.runtime_version}",
+                    f"{made.bytes / 1e6:.2f}",
+                    f"{made.parity.max_error:.1e}",
+                    f"{made.parity.cosine:.5f}",
+                ]
+                for made in manifest.runtimes
+            ],
+        )

@@ -1,11 +1,11 @@
-"""The machine at hand: ONNX Runtime in a fresh process, with torch eager beside it."""
+"""The machine at hand: ONNX Runtime and others, each in a fresh process, with torch eager beside them."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
@@ -13,8 +13,9 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from lightssl.deploy.conversion import convert
 from lightssl.deploy.latency import Latency, Measurement, summarise
-from lightssl.deploy.onnx import ModelDescription, Normalised, evaluation_copy
+from lightssl.deploy.onnx import ModelDescription, as_exported
 from lightssl.deploy.runner import (
     SEED,
     describe_for_timing,
@@ -40,12 +41,13 @@ def bench_cpu(
     min_seconds: NonNegative,
     max_seconds: Positive,
     grace_seconds: Positive,
+    runtimes: Sequence[str] = (),
 ) -> list[Measurement]:
     """Time an ONNX model on this machine's CPU, once for each number of threads.
 
-    ONNX Runtime runs in a process of its own each time, started from ``export/runner/run_onnx.py``, so that memory is
-    the model's alone. Torch eager runs in this process, timed by the same loop, in the faster of its two memory
-    formats; what it needs to load and to hold is not told.
+    Each runtime runs in a process of its own each time, started from ``export/runner/run_*.py``, so that memory is the
+    model's alone. Torch eager runs in this process, timed by the same loop, in the faster of its two memory formats;
+    what it needs to load and to hold is not told.
 
     Args:
         model: ONNX file with one float32 image input.
@@ -57,9 +59,12 @@ def bench_cpu(
         min_samples, min_seconds: Sampling goes on until both are reached.
         max_seconds: Sampling ends here in any case.
         grace_seconds: What the process may need beyond warm-up and sampling before it is taken for hung.
+        runtimes: Names in ``RUNTIMES``, to be timed beside ONNX Runtime with files converted for that.
 
     Raises:
-        TargetError: There is no such file, ONNX Runtime refuses it or is killed by it, no number of threads fits the
+        ConfigError: There is no such runtime.
+        ExportError: The model cannot be converted for one of ``runtimes``.
+        TargetError: There is no such file, a runtime refuses it or is killed by it, no number of threads fits the
             machine, or ``network`` is not what is in the file.
     """
     description = describe_for_timing(model)
@@ -72,35 +77,54 @@ def bench_cpu(
         cores=usable_cores(),
         **model_fields(description),
     )
+    timeout = 2 * max_seconds + grace_seconds
     rows = []
-    for count in counts:
-        arguments = {"threads": count, "batch": batch, "seed": SEED, **loop}
-        timed = run_here(model, arguments, timeout=2 * max_seconds + grace_seconds)
-        reference = None if network is None else _Reference(network, description, timed["input_shape"])
-        rows.append(
-            row(
-                **measured_fields(timed),
-                max_error_vs_torch=None if reference is None else reference.error_of(timed),
-            )
-        )
-        if reference is not None:
-            memory_format, latency = reference.time(count, loop)
-            rows.append(
+    with TemporaryDirectory() as folder:
+        converted = {runtime: convert(runtime, model, network, Path(folder, runtime)) for runtime in runtimes}
+        for count in counts:
+            arguments = {"threads": count, "batch": batch, "seed": SEED, **loop}
+            timed = run_here(model, arguments, timeout=timeout)
+            reference = None if network is None else _Reference(network, description, timed["input_shape"])
+            answers = [timed]
+            answers += [
+                run_here(file, arguments, timeout=timeout, runtime=runtime) for runtime, file in converted.items()
+            ]
+            rows += [
                 row(
-                    **asdict(latency),
-                    runtime="torch eager",
-                    runtime_version=torch.__version__,
-                    provider=f"CPU, {memory_format}",
-                    threads=count,
-                    batch=batch,
-                    load_ms=None,
-                    first_run_ms=None,
-                    memory_before_load_mib=None,
-                    peak_memory_mib=None,
-                    max_error_vs_torch=None,
+                    **measured_fields(answer),
+                    max_error_vs_torch=None if reference is None else reference.error_of(answer),
+                    max_error_vs_host=None if answer is timed else _difference(answer, timed),
                 )
-            )
+                for answer in answers
+            ]
+            if reference is not None:
+                memory_format, latency = reference.time(count, loop)
+                rows.append(
+                    row(
+                        **asdict(latency),
+                        runtime="torch eager",
+                        runtime_version=torch.__version__,
+                        provider=f"CPU, {memory_format}",
+                        threads=count,
+                        batch=batch,
+                        load_ms=None,
+                        first_run_ms=None,
+                        memory_before_load_mib=None,
+                        peak_memory_mib=None,
+                        max_error_vs_torch=None,
+                    )
+                )
     return rows
+
+
+def _difference(answer: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
+    """Return the largest absolute difference of one runner's output from another's, for the same network."""
+    if answer["output_shape"] != expected["output_shape"]:
+        raise TargetError(
+            f"The features of {answer['runtime']} have shape {answer['output_shape']}, those of "
+            f"{expected['runtime']} {expected['output_shape']}."
+        )
+    return float(np.abs(np.subtract(answer["output"], expected["output"])).max())
 
 
 class _Reference:
@@ -113,10 +137,7 @@ class _Reference:
     """
 
     def __init__(self, network: nn.Module, description: ModelDescription, input_shape: Sequence[int]) -> None:
-        self._network = evaluation_copy(network)
-        if description.normalises:
-            mean, std = (json.loads(description.metadata[name]) for name in ("mean", "std"))
-            self._network = Normalised(self._network, mean, std)
+        self._network = as_exported(network, description)
         # The runner's own functions: the same input and the same loop for both.
         self._runner = runner_functions()
         self._images: Tensor = torch.from_numpy(
