@@ -25,7 +25,13 @@ from lightssl.errors import ConfigError, ExportError, TargetError
 
 SIZE = 32
 QUICK: dict[str, Any] = {"threads": [1], "warmup": 0, "min_samples": 1, "min_seconds": 0}
-PACKAGES = {"openvino": ["openvino"], "ncnn": ["ncnn", "pnnx"]}
+PACKAGES = {
+    "openvino": ["openvino"],
+    "ncnn": ["ncnn", "pnnx"],
+    "executorch": ["executorch"],
+    "litert": ["ai_edge_litert", "litert_torch"],
+}
+NEEDED = {"executorch": {"torch"}}  # by its interface to Python
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "mobilenetv2": lambda: BACKBONES["mobilenetv2"](width=0.25),
@@ -105,8 +111,9 @@ def test_a_file_that_computes_something_else_is_not_written(
 
 
 def test_a_runtime_that_is_not_installed_names_its_extra(runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in PACKAGES[runtime]:
-        monkeypatch.setitem(sys.modules, package, None)
+    for name in {*sys.modules, *PACKAGES[runtime]}:
+        if name.split(".")[0] in PACKAGES[runtime]:
+            monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"lightssl.deploy.runtimes.{runtime}", raising=False)
     with pytest.raises(ExportError, match=rf"lightssl\[{runtime}\]"):
         converter(runtime)
@@ -125,7 +132,7 @@ def test_the_child_holds_nothing_but_the_runtime(runtime: str, model: Path, netw
     )
     imported = {line.split("|")[-1].strip().split(".")[0] for line in process.stderr.splitlines() if "|" in line}
     assert "numpy" in imported
-    assert not imported & {"lightssl", "torch", "onnx", "onnxruntime"}
+    assert not imported & ({"lightssl", "torch", "onnx", "onnxruntime"} - NEEDED.get(runtime, set()))
 
 
 @pytest.mark.parametrize("convert_too", [True, False])
@@ -147,10 +154,23 @@ def test_openvino_never_loads_its_telemetry(convert_too: bool, model: Path, tmp_
     assert not (tmp_path / "loaded").exists()
 
 
-def test_ncnn_takes_one_image_at_a_time(model: Path) -> None:
-    pytest.importorskip("ncnn", reason="pip install 'lightssl[ncnn]'")
-    with pytest.raises(TargetError, match="one image at a time"):
-        bench(model, load_profile("cpu"), settings={**QUICK, "batch": 2, "runtimes": ["ncnn"]})
+def test_several_images_in_one_run(runtime: str, model: Path, network: nn.Module) -> None:
+    def run() -> list[Any]:
+        return bench(model, load_profile("cpu"), network=network, settings={**QUICK, "batch": 2, "runtimes": [runtime]})
+
+    if runtime == "openvino":
+        assert run()[1].max_error_vs_torch < 1e-5
+    else:
+        with pytest.raises(TargetError, match="one image at a time"):
+            run()
+
+
+def test_some_runtimes_need_the_torch_network(runtime: str, model: Path, tmp_path: Path) -> None:
+    if runtime in ("executorch", "litert"):
+        with pytest.raises(ExportError, match="made from the torch network"):
+            convert(runtime, model, None, tmp_path)
+    else:
+        assert convert(runtime, model, None, tmp_path).exists()
 
 
 class Layer(nn.Module):

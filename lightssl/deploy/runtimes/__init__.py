@@ -16,5 +16,7 @@ RUNTIMES = Registry(
     {
         "openvino": "lightssl.deploy.runtimes.openvino:convert",
         "ncnn": "lightssl.deploy.runtimes.ncnn:convert",
+        "executorch": "lightssl.deploy.runtimes.executorch:convert",
+        "litert": "lightssl.deploy.runtimes.litert:convert",
     },
 )
