@@ -36,6 +36,7 @@ from lightssl.config.schema import Card, Recipe, Section
 from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.loader import BadImages, evaluation_loader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source, Subset, open_source, open_splits, require_labels, some_of_each_class
+from lightssl.deploy.conversion import converter, write_for
 from lightssl.deploy.emulator import MACHINE as EMULATED_MACHINE
 from lightssl.deploy.emulator import EmulatedNetwork, emulated_networks
 from lightssl.deploy.manifest import (
@@ -44,6 +45,7 @@ from lightssl.deploy.manifest import (
     ModelInput,
     ModelOutput,
     OrtFile,
+    RuntimeFiles,
     manifest_path,
     read_manifest,
     write_manifest,
@@ -697,6 +699,7 @@ def export(
     int8: bool = False,
     ort: bool = False,
     calibrate: str | None = None,
+    runtimes: Sequence[str] = (),
     narrator: Narrator | None = None,
 ) -> Manifest:
     """Write the pre-trained backbone as ONNX files, checked against torch, and a manifest beside them.
@@ -711,6 +714,7 @@ def export(
             :func:`lightssl.deploy.mobile.to_ort`.
         calibrate: Images that int8 is calibrated on, as in :func:`lightssl.data.sources.open_source`; by default those
             that the run was trained on.
+        runtimes: Also write the files of these, in fp32: see :mod:`lightssl.deploy.runtimes`.
         narrator: Told how it goes.
 
     Raises:
@@ -722,7 +726,10 @@ def export(
     run = _as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
     path = Path(out) if out is not None else run.onnx_path
-    read_manifest(manifest_path(path))  # which would be replaced: better fail before the work than after it
+    # Better fail before the work than after it.
+    read_manifest(manifest_path(path))  # which would be replaced
+    for runtime in runtimes:
+        converter(runtime)
     backbone = load_backbone(run)
     data = run.environment().get("data", SAMPLE)
     source = open_source(data, split="train")
@@ -730,7 +737,8 @@ def export(
     calibration = _calibration_images(open_source(calibrate or data, split="train"), recipe) if int8 else None
     metadata = {"recipe": recipe.name, "scale": recipe.scale, "backbone": recipe.backbone.name}
     files: list[ExportedFile] = []
-    with narrator.work("Exporting", 1 + fp16 + len(ARCHITECTURES) * int8) as bar:
+    written: list[RuntimeFiles] = []
+    with narrator.work("Exporting", 1 + fp16 + len(ARCHITECTURES) * int8 + len(runtimes)) as bar:
         fp32 = export_onnx(
             backbone,
             path,
@@ -745,6 +753,9 @@ def export(
         for file, quantisation in chain([(path, None)], _smaller_files(path, fp16=fp16, calibration=calibration)):
             files.append(_exported_file(file, quantisation, backbone, normalised, ort=ort))
             bar(len(files), file.name)
+        for runtime in runtimes:
+            written.append(write_for(runtime, path, backbone))
+            bar(len(files) + len(written), runtime)
     for made in files:
         if made.quantisation is not None and made.quantisation.agreement < MIN_AGREEMENT:
             narrator.say(
@@ -767,6 +778,7 @@ def export(
         calibration=(calibrate or data) if int8 else None,
         versions=versions(),
         files=files,
+        runtimes=written,
     )
     write_manifest(manifest_path(path), manifest)
     return manifest

@@ -25,6 +25,7 @@ def test_the_wheel_runs_from_another_folder(tmp_path: Path) -> None:
         "lightssl/export/targets/ssh.yaml",
         "lightssl/export/runner/run_onnx.py",
         "lightssl/export/runner/run_onnx.c",
+        "lightssl/export/runner/run_ncnn.py",
         "lightssl/export/runner/describe_board.sh",
         "lightssl/export/web/index.html",
         "lightssl/data/sample/fashion_mnist.npz",

@@ -18,8 +18,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,6 +31,17 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 PROVIDER = "CPUExecutionProvider"
 MAX_OUTPUT_VALUES = 4096
 KERNEL = "_kernel_time"  # ends the names of the events that tell how long an operator took
+
+
+class Loaded(NamedTuple):
+    """A model that is ready to run, and what runs it."""
+
+    runtime: str
+    runtime_version: str
+    provider: str  # what it computes with
+    input_shape: Sequence[Any]  # as the model declares it; the first one is the batch, which may be free
+    run: Callable[[np.ndarray], np.ndarray]  # images of that shape to features
+    time_operators: Callable[[np.ndarray, argparse.Namespace], list[dict[str, Any]]] | None = None
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -133,18 +145,20 @@ def image_input(session: Any) -> Any:
     return inputs[0]
 
 
-def time_operators(
-    model: str, threads: int, feed: Mapping[str, np.ndarray], *, runs: int, warmup: int, max_seconds: float
-) -> list[dict[str, Any]]:
+def time_operators(model: str, feed: Mapping[str, np.ndarray], arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Time each operator in a session of its own, since noting times takes time, too.
 
     Returns:
         As :func:`read_trace`.
     """
     with tempfile.TemporaryDirectory() as folder:
-        session = open_session(model, threads, trace=str(Path(folder) / "trace"))
+        session = open_session(model, arguments.threads, trace=str(Path(folder) / "trace"))
         _, samples_ms = measure(
-            lambda: session.run(None, feed), warmup=warmup, min_samples=runs, min_seconds=0, max_seconds=max_seconds
+            lambda: session.run(None, feed),
+            warmup=arguments.warmup,
+            min_samples=arguments.operators,
+            min_seconds=0,
+            max_seconds=arguments.max_seconds,
         )
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     return read_trace(events, runs=len(samples_ms))
@@ -178,36 +192,65 @@ def read_trace(events: Sequence[Mapping[str, Any]], *, runs: int) -> list[dict[s
     return [{"node": node, "operator": operator, "ms": ms} for (node, operator), ms in operators.items()]
 
 
-def main() -> None:
-    """Time the model named on the command line and print what was found."""
-    arguments = parse_arguments()
-    import numpy as np
+def load_onnx(model: str, threads: int, batch: int) -> Loaded:
+    """Load an ONNX file."""
     import onnxruntime as ort
 
+    session = open_session(model, threads)
+    declared = image_input(session)
+    return Loaded(
+        "onnxruntime",
+        ort.__version__,
+        PROVIDER,
+        declared.shape,
+        lambda images: session.run(None, {declared.name: images})[0],
+        lambda images, arguments: time_operators(model, {declared.name: images}, arguments),
+    )
+
+
+def main(package: str, load: Callable[[str, int, int], Loaded]) -> None:
+    """Time the model named on the command line and print what was found, or one line of what was wrong.
+
+    Args:
+        package: The runtime's, which is imported before memory and the time of loading are looked at.
+        load: Loads a file for so many threads and images in one run.
+    """
+    try:
+        result = time_model(parse_arguments(), package, load)
+    except Exception as error:  # whatever it is, the caller reads one line
+        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
+        sys.exit(1)
+    print(json.dumps(result))
+
+
+def time_model(arguments: argparse.Namespace, package: str, load: Callable[[str, int, int], Loaded]) -> dict[str, Any]:
+    """Load a model, time it and return what was found."""
+    import numpy as np
+
+    import_module(package)
     memory_before_load = peak_memory_mib()
     start = time.perf_counter_ns()
-    session = open_session(arguments.model, arguments.threads)
+    model = load(arguments.model, arguments.threads, arguments.batch)
     load_ms = (time.perf_counter_ns() - start) / 1e6
-    declared = image_input(session)
-    feed = {declared.name: make_input(declared.shape, batch=arguments.batch, seed=arguments.seed)}
+    images = make_input(model.input_shape, batch=arguments.batch, seed=arguments.seed)
     first_run_ms, samples_ms = measure(
-        lambda: session.run(None, feed),
+        lambda: model.run(images),
         warmup=arguments.warmup,
         min_samples=arguments.min_samples,
         min_seconds=arguments.min_seconds,
         max_seconds=arguments.max_seconds,
     )
     peak_memory = peak_memory_mib()
-    output = session.run(None, feed)[0]
+    output = model.run(images)
     if not np.isfinite(output).all():
         raise ValueError("the model's output is not finite")
     result = {
-        "runtime": "onnxruntime",
-        "runtime_version": ort.__version__,
-        "provider": PROVIDER,
+        "runtime": model.runtime,
+        "runtime_version": model.runtime_version,
+        "provider": model.provider,
         "threads": arguments.threads,
         "batch": arguments.batch,
-        "input_shape": list(next(iter(feed.values())).shape),
+        "input_shape": list(images.shape),
         "load_ms": load_ms,
         "first_run_ms": first_run_ms,
         "samples_ms": samples_ms,
@@ -220,20 +263,11 @@ def main() -> None:
         "output": output.ravel()[:MAX_OUTPUT_VALUES].tolist(),
     }
     if arguments.operators:
-        result["operators"] = time_operators(
-            arguments.model,
-            arguments.threads,
-            feed,
-            runs=arguments.operators,
-            warmup=arguments.warmup,
-            max_seconds=arguments.max_seconds,
-        )
-    print(json.dumps(result))
+        if model.time_operators is None:
+            raise ValueError(f"{model.runtime} does not tell how long operators take")
+        result["operators"] = model.time_operators(images, arguments)
+    return result
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except Exception as error:  # whatever it is, the caller reads one line
-        print(" ".join(str(error).split()) or type(error).__name__, file=sys.stderr)
-        sys.exit(1)
+    main("onnxruntime", load_onnx)

@@ -8,6 +8,7 @@ import typer
 
 from lightssl.cli.examples import examples
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
+from lightssl.deploy.runtimes import RUNTIMES
 from lightssl.errors import ConfigError
 
 _OPERATOR_RUNS = 50
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "lightssl bench --target cpu",
             "lightssl bench --operators",
+            "lightssl bench --runtime openvino --runtime ncnn",
             "lightssl bench --json",
             "lightssl bench --target predict:pixel1",
             "lightssl bench --target web --lan --https",
@@ -36,6 +38,10 @@ def bench(
     target: Annotated[
         str, typer.Option(help="A device profile: cpu, web, ssh:HOST, adb:SERIAL, predict:NAME, or a YAML file.")
     ] = "cpu",
+    runtime: Annotated[
+        Optional[list[str]],
+        typer.Option(help=f"cpu: time another runtime beside ONNX Runtime, of {', '.join(RUNTIMES)}; repeat for more."),
+    ] = None,
     lan: Annotated[bool, typer.Option("--lan", help="web: let other devices in the network open the page.")] = False,
     https: Annotated[bool, typer.Option("--https", help="web: with a self-signed certificate, for threads.")] = False,
     operators: Annotated[
@@ -60,7 +66,8 @@ def bench(
         return
     if out is not None:
         raise ConfigError("--out names the page of --compare.", "For results as a file: --json > FILE")
-    settings: dict[str, Any] = {"lan": True} if lan else {}
+    settings: dict[str, Any] = {"runtimes": runtime} if runtime else {}
+    settings |= {"lan": True} if lan else {}
     settings |= {"https": True} if https else {}
     settings |= {"operator_runs": _OPERATOR_RUNS} if operators else {}
     for text in set_ or ():

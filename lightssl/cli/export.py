@@ -7,6 +7,7 @@ import typer
 
 from lightssl.cli.examples import examples
 from lightssl.cli.terminal import Terminal, console, print_table
+from lightssl.deploy.runtimes import RUNTIMES
 from lightssl.errors import ConfigError
 
 
@@ -18,6 +19,7 @@ def register(app: typer.Typer) -> None:
             "lightssl export --onnx --fp16 --int8",
             "lightssl export --onnx --int8 --ort",
             "lightssl export --onnx --int8 --calibrate sample",
+            "lightssl export --onnx --runtime ncnn",
             "lightssl export --onnx --out features.onnx --no-normalisation --json",
         )
     )(export)
@@ -48,6 +50,10 @@ def export(
         Optional[str],
         typer.Option(help="Images that --int8 takes the ranges of activations from.", show_default="the run's"),
     ] = None,
+    runtime: Annotated[
+        Optional[list[str]],
+        typer.Option(help=f"Also the files of another runtime, of {', '.join(RUNTIMES)}; repeat for more."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
 ) -> None:
     """Write the pre-trained backbone for a device, checked against torch."""
@@ -65,6 +71,7 @@ def export(
         int8=int8,
         ort=ort,
         calibrate=calibrate,
+        runtimes=runtime or (),
         narrator=Terminal(),
     )
     if json:
@@ -100,3 +107,18 @@ def export(
             console.print(
                 f"{file.ort.file}, {file.ort.bytes / 1e6:.2f} MB: computes what {file.file} does", markup=False
             )
+    if manifest.runtimes:
+        print_table(
+            "For other runtimes, fp32",
+            ["files", "runtime", "MB", "largest error", "cosine with torch"],
+            [
+                [
+                    ", ".join(made.sha256),
+                    f"{made.runtime} {made.runtime_version}",
+                    f"{made.bytes / 1e6:.2f}",
+                    f"{made.parity.max_error:.1e}",
+                    f"{made.parity.cosine:.5f}",
+                ]
+                for made in manifest.runtimes
+            ],
+        )

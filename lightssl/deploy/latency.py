@@ -59,7 +59,8 @@ class Measurement(Latency):
     memory_before_load_mib: float | None  # peak resident memory of the process, runtime loaded, model not
     peak_memory_mib: float | None  # peak resident memory of the process at the end
     max_error_vs_torch: float | None  # largest absolute difference of a feature from torch's, on the timed input
-    max_error_vs_host: float | None = None  # the same from ONNX Runtime's on the machine that asked, for another device
+    # The same from ONNX Runtime's on the machine that asked, for another device or runtime.
+    max_error_vs_host: float | None = None
     conditions_before: Conditions | None = None
     conditions_after: Conditions | None = None
     operators: Sequence[OperatorTime] | None = None  # of other runs, if asked for; last, what is between them

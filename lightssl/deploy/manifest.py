@@ -59,6 +59,16 @@ class ExportedFile(_Entry):
     ort: OrtFile | None = None
 
 
+class RuntimeFiles(_Entry):
+    """What another runtime than ONNX Runtime needs."""
+
+    runtime: str
+    runtime_version: str
+    bytes: int  # of all files together
+    sha256: dict[str, str]  # of each file, by its name
+    parity: Parity  # with torch, on the input that models are timed with
+
+
 class Manifest(_Entry):
     """What was exported, from what, and by which versions."""
 
@@ -71,6 +81,7 @@ class Manifest(_Entry):
     calibration: str | None  # the images that int8 files were calibrated on
     versions: dict[str, str | None]
     files: list[ExportedFile]
+    runtimes: list[RuntimeFiles] = []
 
 
 def manifest_path(model: Path) -> Path:

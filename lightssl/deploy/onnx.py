@@ -168,6 +168,15 @@ def evaluation_copy(network: nn.Module) -> nn.Module:
     return deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
 
 
+def as_exported(network: nn.Module, description: ModelDescription) -> nn.Module:
+    """Copy a network to the CPU, taking the images that the file takes which was exported from it."""
+    network = evaluation_copy(network)
+    if not description.normalises:
+        return network
+    mean, std = (json.loads(description.metadata[name]) for name in ("mean", "std"))
+    return Normalised(network, mean, std)
+
+
 def describe_model(path: Path) -> ModelDescription:
     """Read what an ONNX file says of itself, without loading its weights into a runtime.
 

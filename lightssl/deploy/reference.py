@@ -1,6 +1,5 @@
 """What a device's output is held against: ONNX Runtime's on this machine, and torch's where there is the network."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightssl.deploy.onnx import ModelDescription, Normalised, evaluation_copy
+from lightssl.deploy.onnx import ModelDescription, as_exported
 from lightssl.deploy.runner import SEED, input_images, run_here
 from lightssl.errors import TargetError
 
@@ -30,10 +29,7 @@ class TorchReference:
     """
 
     def __init__(self, network: nn.Module, description: ModelDescription, images: np.ndarray) -> None:
-        self.network = evaluation_copy(network)  # of what the model takes
-        if description.normalises:
-            mean, std = (json.loads(description.metadata[name]) for name in ("mean", "std"))
-            self.network = Normalised(self.network, mean, std)
+        self.network = as_exported(network, description)
         self.images: Tensor = torch.from_numpy(images)
         try:
             with torch.inference_mode():

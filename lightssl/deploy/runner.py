@@ -1,4 +1,4 @@
-"""The runner, ``export/runner/run_onnx.py``: how it is started, on which input, and what it answers."""
+"""The runners, ``export/runner/run_*.py``: how they are started, on which input, and what they answer."""
 
 import json
 import os
@@ -22,9 +22,9 @@ from lightssl.resources import resource
 SEED = 0  # of the input's values
 
 
-def runner_path() -> Path:
-    """Where the runner lies: a script that needs nothing of lightssl."""
-    return resource("export", "runner", "run_onnx.py")
+def runner_path(runtime: str | None = None) -> Path:
+    """Where a runtime's runner lies, by default ONNX Runtime's: a script that needs nothing of lightssl."""
+    return resource("export", "runner", f"run_{runtime or 'onnx'}.py")
 
 
 def runner_functions() -> dict[str, Any]:
@@ -43,21 +43,24 @@ def runner_options(arguments: Mapping[str, float]) -> list[str]:
     return [f"--{name.replace('_', '-')}={value}" for name, value in arguments.items()]
 
 
-def run_here(model: Path, arguments: Mapping[str, float], *, timeout: float) -> dict[str, Any]:
+def run_here(
+    model: Path, arguments: Mapping[str, float], *, timeout: float, runtime: str | None = None
+) -> dict[str, Any]:
     """Run the runner on this machine in a fresh process and return its answer.
 
     Args:
-        model: ONNX file.
+        model: ONNX file, or that of ``runtime``.
         arguments: The runner's options by name.
         timeout: Seconds after which it is ended.
+        runtime: A name in ``RUNTIMES``; by default ONNX Runtime.
 
     Raises:
-        TargetError: ONNX Runtime refuses the model, is killed by it or does not come to an end.
+        TargetError: The runtime refuses the model, is killed by it or does not come to an end.
     """
-    failed = f"ONNX Runtime could not time {model}"
+    failed = f"{runtime or 'ONNX Runtime'} could not time {model}"
     try:
         process = subprocess.run(
-            [sys.executable, str(runner_path()), str(model.resolve()), *runner_options(arguments)],
+            [sys.executable, str(runner_path(runtime)), str(model.resolve()), *runner_options(arguments)],
             env=os.environ | {"ORT_DISABLE_TELEMETRY": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,

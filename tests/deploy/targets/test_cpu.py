@@ -24,7 +24,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Non
     def install(code: str) -> None:
         script = tmp_path / "stub.py"
         script.write_text(code)
-        monkeypatch.setattr(runner, "runner_path", lambda: script)
+        monkeypatch.setattr(runner, "runner_path", lambda runtime: script)
 
     return install
 
