@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 import lightssl
-from lightssl import pipeline
 from lightssl.deploy import quantise
 from lightssl.deploy.manifest import Manifest
 from lightssl.errors import DataError, ExportError, LightSSLError
+from lightssl.pipeline import verifying
 from lightssl.runs import Run
 
 pytestmark = pytest.mark.slow
@@ -154,7 +154,7 @@ def test_files_are_verified_as_another_processor_computes_them(
         assert not [key for key in other if "ms" in key.split("_")]  # times there mean nothing
     assert here["rows"][1]["max_error"] != there["rows"][1]["max_error"]  # fp32 is rounded differently
 
-    monkeypatch.setattr(pipeline, "_EMULATED_FLOPS", 0)
+    monkeypatch.setattr(verifying, "_EMULATED_FLOPS", 0)
     reference, row = lightssl.verify([run.onnx_path], arch="aarch64")["rows"]
     assert (reference["knn_top1"], row["knn_top1"], row["images"]) == (None, None, 6)
     assert row["cosine"] > COSINES["fp32"]

@@ -3,7 +3,7 @@ import pytest
 from torch import nn
 
 from lightssl.config.load import load_recipe
-from lightssl.pipeline import _fields
+from lightssl.pipeline.building import fields_of
 from lightssl.train.optim import LARS, parameter_groups
 from lightssl.train.schedule import Schedule
 from lightssl.types import Clock
@@ -13,7 +13,7 @@ from lightssl.units import Duration
 def test_the_published_schedule_step_by_step() -> None:
     """SSLight on ImageNet: 1251 steps an epoch, peak 1.92 after 10 epochs, .0048 at the end; neither end is scaled."""
     epoch, total = 1251, 200 * 1251
-    schedule = Schedule(**_fields(load_recipe("mobilenetv2_dino").schedule))
+    schedule = Schedule(**fields_of(load_recipe("mobilenetv2_dino").schedule))
 
     def rate(step: int) -> float:
         return schedule.learning_rate(Clock(step, total, epoch, 1024))

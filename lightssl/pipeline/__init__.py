@@ -1,0 +1,33 @@
+"""The whole flow, from images to a timed ONNX file.
+
+    images -> views -> batches -> method (backbone + heads) -> loss -> checkpoint -> evaluate -> export -> latency
+
+Each public function is one command. This is the one place where a recipe is turned into arguments: everything below
+takes plain, typed values.
+"""
+
+from lightssl.pipeline.building import build_backbone, build_method, load_backbone
+from lightssl.pipeline.evaluating import evaluate
+from lightssl.pipeline.exporting import export
+from lightssl.pipeline.importing import import_weights
+from lightssl.pipeline.reporting import compare, report
+from lightssl.pipeline.timing import bench, fit_profile
+from lightssl.pipeline.training import default_scale, pretrain, resume
+from lightssl.pipeline.verifying import verify
+
+__all__ = [
+    "bench",
+    "build_backbone",
+    "build_method",
+    "compare",
+    "default_scale",
+    "evaluate",
+    "export",
+    "fit_profile",
+    "import_weights",
+    "load_backbone",
+    "pretrain",
+    "report",
+    "resume",
+    "verify",
+]

@@ -1,0 +1,147 @@
+"""What a recipe describes, built; and what commands share."""
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightssl.backbones import BACKBONES
+from lightssl.backbones.base import Backbone
+from lightssl.backbones.batchnorm import estimate_batch_norm
+from lightssl.backbones.cost import count_cost
+from lightssl.checkpoint import load_strictly, load_weights
+from lightssl.config.schema import Recipe, Section
+from lightssl.data.loader import evaluation_loader
+from lightssl.data.sources import Source, Subset
+from lightssl.errors import CheckpointError
+from lightssl.images import normalise
+from lightssl.machine import describe_machine, usable_cores, versions
+from lightssl.methods import METHODS
+from lightssl.methods.base import Method
+from lightssl.runs import Run, find_run
+
+SAMPLE = "sample"
+_BATCH_NORM_IMAGES = 4096  # shown to estimate batch-norm statistics: more moves no figure
+_BATCH_NORM_BATCH = 128
+
+
+def build_backbone(recipe: Recipe) -> Backbone:
+    """Build the recipe's backbone as it is at the start of training: its weights depend on the seed alone."""
+    torch.manual_seed(recipe.train.seed)
+    backbone: Backbone = BACKBONES[recipe.backbone.name](**options_of(recipe.backbone))
+    return backbone
+
+
+def build_method(recipe: Recipe) -> Method:
+    """Build the recipe's method around its backbone."""
+    backbone = build_backbone(recipe)
+    method: Method = METHODS[recipe.method.name](backbone, recipe.views.weights, **options_of(recipe.method))
+    return method
+
+
+def load_backbone(run: Run | Path | str | None = None) -> Backbone:
+    """Load a pre-trained backbone, in eval mode.
+
+    Args:
+        run: A run, its folder, or a ``.safetensors`` file that ``lightssl pretrain`` wrote; by default the latest run.
+
+    Returns:
+        A network that maps normalised images [B, 3, H, W] to features [B, D].
+    """
+    if run is not None and not isinstance(run, Run) and Path(run).suffix == ".safetensors":
+        path = Path(run)
+    else:
+        path = as_run(run).weights_path
+        if not path.exists():
+            raise CheckpointError(
+                f"{path.parent} has no pre-trained backbone yet: its training has not come to an end.",
+                f"Go on with it: lightssl pretrain --resume {path.parent}",
+            )
+    tensors, description = load_weights(path)
+    options = dict(description["backbone"])
+    backbone: Backbone = BACKBONES[options.pop("name")](**options)
+    load_strictly(backbone, tensors, path)
+    return backbone.eval()
+
+
+def as_run(run: Run | Path | str | None) -> Run:
+    """Return a run as it is, or find it by its folder; the latest run for None."""
+    return run if isinstance(run, Run) else find_run(run)
+
+
+def options_of(section: Section) -> dict[str, Any]:
+    """Return the keyword arguments that a component's section of the recipe holds."""
+    return {key: value for key, value in fields_of(section).items() if key != "name"}
+
+
+def fields_of(section: Section) -> dict[str, Any]:
+    """Return all values of a recipe's section by name."""
+    return {key: getattr(section, key) for key in type(section).model_fields}
+
+
+def worker_count(recipe: Recipe) -> int:
+    """Return how many processes read images."""
+    # On a small CPU-only machine the views and the network want the same cores: one process draws ahead.
+    if recipe.data.workers != "auto":
+        return recipe.data.workers
+    return max(1, min(8, usable_cores() - 1))
+
+
+def standalone_backbone(encoder: nn.Module, recipe: Recipe) -> Backbone:
+    """Copy a trained encoder to the CPU, without ties to other processes: its batch norm may be synchronised."""
+    backbone = build_backbone(recipe)
+    load_strictly(backbone, encoder.state_dict(), "the trained encoder")
+    return backbone
+
+
+def estimate_batch_norm_on(network: nn.Module, source: Source, recipe: Recipe) -> None:
+    """Estimate batch-norm statistics on training images as an evaluation shows them."""
+    order = np.random.default_rng(recipe.train.seed).permutation(len(source))[:_BATCH_NORM_IMAGES]
+    loader = evaluation_loader(
+        Subset(source, order, source.name),
+        size=recipe.evaluation.image_size,
+        crop_share=recipe.evaluation.crop_share,
+        batch_size=min(_BATCH_NORM_BATCH, len(order)),
+        workers=worker_count(recipe),
+    )
+
+    def batches() -> Iterator[Tensor]:
+        for images, _ in loader:
+            if len(images) > 1:
+                yield normalise(images, recipe.data.mean, recipe.data.std)
+
+    estimate_batch_norm(network, batches())
+
+
+def describe_backbone(recipe: Recipe, backbone: Backbone) -> dict[str, Any]:
+    """Return what is written beside the weights of a backbone."""
+    size = recipe.evaluation.image_size
+    cost = count_cost(backbone, size)
+    return {
+        "backbone": {"name": recipe.backbone.name, **options_of(recipe.backbone)},
+        "feature_width": backbone.feature_width,
+        "input_size": size,
+        "mean": recipe.data.mean,
+        "std": recipe.data.std,
+        "flops": cost.flops,
+        "parameters": cost.parameters,
+        "recipe": recipe.name,
+        "scale": recipe.scale,
+        "lightssl": versions()["lightssl"],
+    }
+
+
+def describe_environment(**what: Any) -> dict[str, Any]:
+    """Return what a run was started with: the command, the machine, the versions, and whatever is given."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": ["lightssl", *sys.argv[1:]] if Path(sys.argv[0]).stem == "lightssl" else None,
+        **what,
+        "machine": describe_machine(),
+        "versions": versions(),
+    }

@@ -1,0 +1,164 @@
+"""``evaluate``: what features are worth."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightssl.backbones.base import Backbone
+from lightssl.backbones.batchnorm import has_batch_norm
+from lightssl.config.load import validate
+from lightssl.config.schema import Recipe
+from lightssl.data.decode import decode
+from lightssl.data.loader import evaluation_loader
+from lightssl.data.sources import Source, open_splits
+from lightssl.evaluation import EVALUATIONS
+from lightssl.evaluation.features import Features, extract_features
+from lightssl.evaluation.neighbours import neighbour_gallery
+from lightssl.files import write_json
+from lightssl.pipeline.building import (
+    SAMPLE,
+    as_run,
+    build_backbone,
+    estimate_batch_norm_on,
+    load_backbone,
+    worker_count,
+)
+from lightssl.progress import Narrator, Silent
+from lightssl.runs import Run
+from lightssl.train.host import prepare_host
+
+EVALUATION_BATCH = 256
+
+
+def evaluate(
+    run: Run | Path | str | None = None,
+    *,
+    tasks: Sequence[str] = ("knn", "linear"),
+    data: str | None = None,
+    test_data: str | None = None,
+    narrator: Narrator | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Measure what the frozen features are worth, beside those of the same network at random initialisation.
+
+    A random network with batch norm is measured twice: with batch norm as initialised, and with its statistics
+    estimated on the training images. Neither is the better baseline everywhere.
+
+    Args:
+        run: By default the latest run.
+        tasks: Names in :data:`lightssl.evaluation.EVALUATIONS`.
+        data: Labelled images; by default those that the run was trained on.
+        test_data: Labelled test images, if they lie elsewhere.
+        narrator: Told how it goes.
+
+    Returns:
+        For each task what was also written to the run folder: ``{"task", "results", "data"}``; each result holds
+        ``network`` and ``top1`` in percent.
+    """
+    narrator = narrator or Silent()
+    run = as_run(run)
+    recipe = validate(run.recipe(), origin=str(run.recipe_path))
+    functions = {task: EVALUATIONS[task] for task in tasks}
+    data = data or run.environment().get("data", SAMPLE)
+    train, test, split = open_splits(data, test_data, seed=recipe.train.seed)
+    pretrained = load_backbone(run)
+    prepare_host()
+
+    networks: dict[str, Callable[[], Backbone]] = {"pre-trained": lambda: pretrained}
+    if has_batch_norm(pretrained):
+        networks["random, batch norm as initialised"] = lambda: build_backbone(recipe)
+        networks["random, batch norm estimated"] = lambda: _with_estimated_batch_norm(
+            build_backbone(recipe), train, recipe
+        )
+    else:
+        networks["random"] = lambda: build_backbone(recipe)
+    results: dict[str, list[dict[str, Any]]] = {task: [] for task in tasks}
+    with narrator.work("Evaluating", len(networks) * (len(train) + len(test) + 1000 * len(tasks))) as bar:
+        done = 0
+
+        def advance(by: int, status: str) -> None:
+            nonlocal done
+            done += by
+            bar(done, status)
+
+        for name, make in networks.items():
+            features = features_of_splits(make(), train, test, recipe, partial(advance, status=name))
+            for task, function in functions.items():
+                results[task].append({"network": name, **function(features, seed=recipe.train.seed)})
+                advance(1000, f"{task}, {name}")
+            if name == "pre-trained":
+                gallery = neighbour_gallery(features, _pixels(train), _pixels(test), seed=recipe.train.seed)
+                write_json(run.evaluation_path("neighbours"), gallery)
+    written = {}
+    for task in tasks:
+        written[task] = {
+            "task": task,
+            "results": results[task],
+            "data": {
+                "train": train.name,
+                "train_images": len(train),
+                "test": test.name,
+                "test_images": len(test),
+                "split": split,
+            },
+            "seed": recipe.train.seed,
+        }
+        write_json(run.evaluation_path(task), written[task])
+    return written
+
+
+def _pixels(source: Source) -> Callable[[int], np.ndarray]:
+    return lambda index: decode(source.read(index))
+
+
+def _with_estimated_batch_norm(backbone: Backbone, source: Source, recipe: Recipe) -> Backbone:
+    estimate_batch_norm_on(backbone, source, recipe)
+    return backbone
+
+
+def features_of_splits(
+    network: nn.Module,
+    train: Source,
+    test: Source,
+    recipe: Recipe,
+    on_batch: Callable[[int], None] | None = None,
+    batch_size: int = EVALUATION_BATCH,
+) -> Features:
+    """Return features of labelled images to learn from and to test on."""
+    extracted: list[tuple[Tensor, Tensor, Tensor]] = []
+    for source in (train, test):
+        features, indices = features_of_images(network, source, recipe, on_batch, batch_size)
+        labels = torch.from_numpy(np.asarray(source.labels))[indices]
+        extracted.append((features, labels, indices))
+    (train_features, train_labels, train_indices), (test_features, test_labels, test_indices) = extracted
+    return Features(
+        train=train_features,
+        train_labels=train_labels,
+        train_indices=train_indices,
+        test=test_features,
+        test_labels=test_labels,
+        test_indices=test_indices,
+        classes=list(train.classes or []),
+    )
+
+
+def features_of_images(
+    network: nn.Module,
+    source: Source,
+    recipe: Recipe,
+    on_batch: Callable[[int], None] | None = None,
+    batch_size: int = EVALUATION_BATCH,
+) -> tuple[Tensor, Tensor]:
+    """Return features [N, D] of the images that can be decoded, and their positions in the source, [N]."""
+    loader = evaluation_loader(
+        source,
+        size=recipe.evaluation.image_size,
+        crop_share=recipe.evaluation.crop_share,
+        batch_size=batch_size,
+        workers=worker_count(recipe),
+    )
+    return extract_features(network, loader, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch)
