@@ -14,7 +14,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "lightssl verify",
-            "lightssl verify runs/demo/export/model.int8.arm.onnx --arch aarch64",
+            "lightssl verify --arch aarch64",
             "lightssl verify --json",
         )
     )(verify)

@@ -43,6 +43,7 @@ _PARITY_IMAGES = 32
 _CALIBRATION_IMAGES = 128  # that the ranges of int8 are measured on
 _FEWEST_CALIBRATION_IMAGES = 8
 _HELD_OUT_IMAGES = 64  # that int8 is compared with fp32 on
+_ORT_COSINE = 0.999  # of int8 features with those of the file that was converted, at least
 
 
 def export(
@@ -185,10 +186,13 @@ def _ort_file(file: Path, description: ModelDescription, images: Tensor) -> OrtF
     """Write a file in ONNX Runtime's own format beside it, having compared the two on normalised images."""
     model = file.read_bytes()
     content, operators = to_ort(model, description.architecture)
-    # The integer kernels of this machine may not be right for the file, but are the same for both.
     converted, original = (OnnxNetwork(form, description.metadata)(images) for form in (content, model))
     parity = compare_features(converted, original)
-    if parity.max_error > TOLERANCE * parity.max_feature:
+    if description.precision == "int8":  # other nodes are joined for another processor, so some values round otherwise
+        differs = parity.cosine < _ORT_COSINE
+    else:
+        differs = parity.max_error > TOLERANCE * parity.max_feature
+    if differs:
         raise ExportError(f"{file.name} computes something else as .ort: a feature is off by {parity.max_error:.3g}.")
     path = file.with_suffix(".ort")
     operators_path = file.with_suffix(".required_operators.config")
