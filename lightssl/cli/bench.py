@@ -78,7 +78,8 @@ def bench(
         return
     for model in dict.fromkeys(row["model"] for row in rows):
         chosen = [row for row in rows if row["model"] == model]
-        title = f"{model} ({chosen[0]['model_bytes'] / 1e6:.2f} MB), one image"
+        images = "one image" if chosen[0]["batch"] == 1 else f"{chosen[0]['batch']} images"
+        title = f"{model} ({chosen[0]['model_bytes'] / 1e6:.2f} MB), {images}"
         (_print_predicted if chosen[0]["kind"] == "predicted" else _print_measured)(title, chosen)
         for row in chosen:
             if row.get("operators"):

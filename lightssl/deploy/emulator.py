@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, TemporaryFile
+from threading import Timer
 from typing import IO, cast
 
 import numpy as np
@@ -18,6 +19,8 @@ from lightssl.deploy.parity import file_input
 from lightssl.errors import ExportError, TargetError
 
 MACHINE = "aarch64"
+
+_SECONDS = 600  # for one image, which takes tenths of a second to some seconds
 
 # A processor that computes in half precision and has dot products of 8 bits, as those of phones have since 2018.
 _CPU = "cortex-a76"
@@ -68,6 +71,8 @@ class EmulatedNetwork(nn.Module):
 
     def _features(self, image: Tensor) -> Tensor:
         stdin, stdout = (cast(IO[bytes], stream) for stream in (self._process.stdin, self._process.stdout))
+        watchdog = Timer(_SECONDS, self._process.kill)
+        watchdog.start()
         try:
             stdin.write(image.numpy().tobytes())
             stdin.flush()
@@ -77,8 +82,10 @@ class EmulatedNetwork(nn.Module):
             self._process.wait()
             self._errors.seek(0)
             lines = self._errors.read().decode(errors="replace").strip().splitlines()
-            reason = lines[-1] if lines else "no reason given"
+            reason = lines[-1] if lines else f"it ended without an answer, or gave none within {_SECONDS:g} s"
             raise ExportError(f"{self._name} fails on images {list(image.shape)} on {MACHINE}: {reason}") from error
+        finally:
+            watchdog.cancel()
 
     def close(self) -> None:
         """End the emulator."""

@@ -5,7 +5,9 @@ import pytest
 import torch
 from torch import nn
 
+from lightssl.deploy.native import build_native_runner
 from lightssl.deploy.onnx import ExportResult, export_onnx
+from lightssl.errors import TargetError
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -50,3 +52,14 @@ def model(tmp_path_factory: pytest.TempPathFactory, network: nn.Module, export: 
     path = tmp_path_factory.mktemp("model") / "tiny.onnx"
     export(network, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def arm_library(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Has ONNX Runtime for ARM fetched, for the cache to hold it."""
+    try:
+        build_native_runner("aarch64", tmp_path_factory.mktemp("arm"))
+    except TargetError as error:
+        if "pip" not in error.message:
+            raise
+        pytest.skip(f"needs the ARM wheel of onnxruntime: {error.message}")

@@ -9,8 +9,7 @@ import torch
 from torch import nn
 
 from lightssl.deploy import emulator
-from lightssl.deploy.emulator import emulated_networks
-from lightssl.deploy.native import build_native_runner
+from lightssl.deploy.emulator import EmulatedNetwork, emulated_networks
 from lightssl.deploy.onnx import describe_model
 from lightssl.deploy.parity import OnnxNetwork, compare_features
 from lightssl.deploy.quantise import Architecture, Quantiser, to_fp16
@@ -18,17 +17,6 @@ from lightssl.errors import ExportError, TargetError
 
 TOOLS = ("qemu-aarch64-static", "aarch64-linux-gnu-gcc")
 needs_tools = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason=f"needs {', '.join(TOOLS)}")
-
-
-@pytest.fixture(scope="module")
-def arm_library(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Has ONNX Runtime for ARM fetched, for the cache to hold it."""
-    try:
-        build_native_runner("aarch64", tmp_path_factory.mktemp("arm"))
-    except TargetError as error:
-        if "pip" not in error.message:
-            raise
-        pytest.skip(f"needs the ARM wheel of onnxruntime: {error.message}")
 
 
 def blobs(count: int, seed: int) -> torch.Tensor:
@@ -78,6 +66,17 @@ def test_what_the_runtime_says_against_a_file_is_told_and_nothing_goes_on_runnin
     with emulated_networks({broken: {}}) as networks, pytest.raises(ExportError, match=told):
         networks[broken](torch.zeros(2, 3, 16, 16))
     assert networks[broken]._process.poll() is not None
+
+
+def test_an_emulator_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(emulator, "_SECONDS", 0.2)
+    network = EmulatedNetwork(["sh", "-c", "exec sleep 600"], tmp_path, tmp_path / "model.onnx", {})
+    try:
+        with pytest.raises(ExportError, match=r"model\.onnx fails .* none within 0\.2 s"):
+            network(torch.zeros(1, 3, 224, 224))  # more than a pipe holds
+        assert network._process.poll() is not None
+    finally:
+        network.close()
 
 
 def test_without_an_emulator_it_says_what_to_install(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from lightssl.deploy.emulator import CPUINFO
 from lightssl.deploy.native import build_native_runner
 from lightssl.errors import TargetError
 from lightssl.resources import resource
+from tests.deploy.models import save_node
 
 PYTHON_RUNNER = resource("export", "runner", "run_onnx.py")
 QUICK = ["--warmup=1", "--min-samples=3", "--min-seconds=0", "--max-seconds=1"]
@@ -54,18 +54,6 @@ def run(bundle: tuple[Path, list[str]], tmp_path: Path) -> Run:
         return subprocess.run(arguments, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False)
 
     return start
-
-
-def save(path: Path, node: str, *inputs: list[int | str], kind: int = TensorProto.FLOAT) -> Path:
-    names = [f"x{index}" for index in range(len(inputs))]
-    graph = helper.make_graph(
-        [helper.make_node(node, names, ["y"])],
-        "graph",
-        [helper.make_tensor_value_info(name, kind, shape) for name, shape in zip(names, inputs, strict=True)],
-        [helper.make_tensor_value_info("y", kind, None)],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return path
 
 
 def test_it_prints_what_the_python_runner_prints(model: Path, run: Run) -> None:
@@ -111,7 +99,7 @@ def test_a_stream_of_inputs_gives_one_of_outputs(model: Path, bundle: tuple[Path
 
 
 def test_the_loop_stops_when_it_should(tmp_path: Path, run: Run) -> None:
-    model = save(tmp_path / "relu.onnx", "Relu", ["batch", 3, 4, 4])
+    model = save_node(tmp_path / "relu.onnx", "Relu", ["batch", 3, 4, 4])
 
     def samples(*options: str) -> int:
         return len(json.loads(run(model, *options).stdout)["samples_ms"])
@@ -137,7 +125,7 @@ def test_the_loop_stops_when_it_should(tmp_path: Path, run: Run) -> None:
 def test_a_model_that_does_not_fit_ends_in_one_line(
     node: str, inputs: list[list[int | str]], kind: int, message: str, tmp_path: Path, run: Run
 ) -> None:
-    process = run(save(tmp_path / "model.onnx", node, *inputs, kind=kind))
+    process = run(save_node(tmp_path / "model.onnx", node, *inputs, kind=kind))
     assert process.returncode == 1
     assert message in process.stderr.splitlines()[-1]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from lightssl.deploy.profile import load_profile
 from lightssl.resources import resource
+from tests.deploy.models import save_node
 
 RUNNER = resource("export", "runner", "run_onnx.py")
 QUICK = ["--warmup=1", "--min-samples=3", "--min-seconds=0", "--max-seconds=1"]
@@ -31,25 +31,13 @@ def runner() -> dict[str, Any]:
     return runpy.run_path(str(RUNNER))
 
 
-def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", "-c", ALONE, str(RUNNER), *arguments]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
 
 
-def save(path: Path, node: str, *inputs: list[int | str], kind: int = TensorProto.FLOAT) -> str:
-    names = [f"x{index}" for index in range(len(inputs))]
-    graph = helper.make_graph(
-        [helper.make_node(node, names, ["y"])],
-        "graph",
-        [helper.make_tensor_value_info(name, kind, shape) for name, shape in zip(names, inputs, strict=True)],
-        [helper.make_tensor_value_info("y", kind, None)],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
-    return path.name
-
-
 def test_it_times_a_model_with_nothing_of_lightssl_in_reach(tmp_path: Path) -> None:
-    model = save(tmp_path / "relu.onnx", "Relu", ["batch", 3, 4, 4])
+    model = save_node(tmp_path / "relu.onnx", "Relu", ["batch", 3, 4, 4])
     process = run(model, "--threads=1", "--batch=2", "--seed=7", *QUICK, cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     assert process.stderr == ""
@@ -78,14 +66,14 @@ def test_it_times_a_model_with_nothing_of_lightssl_in_reach(tmp_path: Path) -> N
 def test_a_model_that_does_not_fit_ends_in_one_line(
     node: str, inputs: list[list[int | str]], kind: int, message: str, tmp_path: Path
 ) -> None:
-    process = run(save(tmp_path / "model.onnx", node, *inputs, kind=kind), *QUICK, cwd=tmp_path)
+    process = run(save_node(tmp_path / "model.onnx", node, *inputs, kind=kind), *QUICK, cwd=tmp_path)
     assert process.returncode == 1
     assert process.stdout == ""
     assert message in process.stderr.splitlines()[-1]
 
 
 def test_output_that_is_not_finite_is_refused(tmp_path: Path) -> None:
-    process = run(save(tmp_path / "acosh.onnx", "Acosh", ["batch", 3, 4, 4]), *QUICK, cwd=tmp_path)
+    process = run(save_node(tmp_path / "acosh.onnx", "Acosh", ["batch", 3, 4, 4]), *QUICK, cwd=tmp_path)
     assert (process.returncode, process.stderr) == (1, "the model's output is not finite\n")
 
 
@@ -137,7 +125,7 @@ def test_a_trace_is_reduced_to_the_runs_that_count(runner: dict[str, Any]) -> No
 
 
 def test_operators_are_timed_in_a_session_of_their_own(tmp_path: Path) -> None:
-    model = save(tmp_path / "relu.onnx", "Relu", ["batch", 3, 4, 4])
+    model = save_node(tmp_path / "relu.onnx", "Relu", ["batch", 3, 4, 4])
     folder = tmp_path / "empty"
     folder.mkdir()
     process = run(str(tmp_path / model), "--operators=4", *QUICK, cwd=folder)

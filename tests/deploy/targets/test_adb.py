@@ -14,7 +14,6 @@ import pytest
 from lightssl.deploy import board as boards
 from lightssl.deploy.emulator import CPUINFO
 from lightssl.deploy.latency import Measurement
-from lightssl.deploy.native import build_native_runner
 from lightssl.deploy.profile import bench, load_profile
 from lightssl.errors import TargetError
 from tests.deploy.devices import eventually, free_port
@@ -38,18 +37,8 @@ esac"""
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason=f"needs {', '.join(TOOLS)}"),
+    pytest.mark.usefixtures("arm_library"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def arm_library(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Has ONNX Runtime for ARM fetched, for the cache to hold it."""
-    try:
-        build_native_runner("aarch64", tmp_path_factory.mktemp("arm"))
-    except TargetError as error:
-        if "pip" not in error.message:
-            raise
-        pytest.skip(f"needs the ARM wheel of onnxruntime: {error.message}")
 
 
 @dataclass
