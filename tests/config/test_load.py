@@ -11,7 +11,8 @@ from lightssl.errors import ConfigError
 def test_paper_scale_carries_every_published_value() -> None:
     """SSLight, section on pre-training and its table of view plans (arXiv 2210.02808 and the authors' code)."""
     recipe = dump(load_recipe("mobilenetv2_dino", scale="paper"))
-    assert recipe["backbone"] == {"name": "mobilenetv2", "width": 1.0, "stem": "standard", "init": "torchvision"}
+    published = {"topology": None, "width": 1.0, "stem": "standard", "init": "torchvision"}
+    assert recipe["backbone"] == {"name": "mobilenetv2", **published}
     assert recipe["method"] == {
         "name": "dino",
         "hidden": 2048,
