@@ -69,11 +69,11 @@ class MobileNetV2(TopologyBackbone):
         self._depths = [len(stage.blocks) for stage in stages]
         # The last of ``features`` before the resolution halves for the third, fourth and fifth time, and the very last.
         ends = list(accumulate(self._depths))
-        self._map_ends = [
+        self.map_ends = [
             *(end for end, stride in zip(ends[1:], _STRIDES[2:], strict=False) if stride == 2),
             ends[-1] + 1,
         ]
-        widths = [self.features[end].out_channels for end in self._map_ends]
+        widths = [self.features[end].out_channels for end in self.map_ends]
         self.stages = tuple(Stage(map_width, finest * 2**i) for i, map_width in enumerate(widths))
         if init == "near_linear":
             _start_near_linear(self.features)
@@ -87,7 +87,7 @@ class MobileNetV2(TopologyBackbone):
         x, maps = images, []
         for index, layer in enumerate(self.features):
             x = layer(x)
-            if index in self._map_ends:
+            if index in self.map_ends:
                 maps.append(x)
         return maps
 

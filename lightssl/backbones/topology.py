@@ -7,6 +7,7 @@ other (``24x2-k5e4-k3e6``).
 
 import re
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -73,16 +74,19 @@ class Grammar:
 
     def _write_stage(self, stage: StageTopology) -> str:
         blocks = stage.blocks[:1] if len(set(stage.blocks)) == 1 else stage.blocks
-        settings = [
-            "".join(f"{letter}{value}" for letter, value in zip(self.letters, block, strict=True)) for block in blocks
-        ]
-        return "-".join(filter(None, [f"{stage.width}x{len(stage.blocks)}", *settings]))
+        return "-".join(filter(None, [f"{stage.width}x{len(stage.blocks)}", *map(self.write_block, blocks)]))
+
+    def write_block(self, settings: tuple[int, ...]) -> str:
+        """Return the text of one block's settings."""
+        return "".join(f"{letter}{value}" for letter, value in zip(self.letters, settings, strict=True))
 
 
 class TopologyBackbone(Backbone):
     """A backbone built from the text of a topology, its keyword-only argument ``topology``."""
 
     grammar: ClassVar[Grammar]
+    # Layers, by the end of their name, whose rows are several groups that are as wide as each other.
+    row_groups: ClassVar[Mapping[str, int]] = {}
 
     @abstractmethod
     def block_names(self) -> list[list[str]]:

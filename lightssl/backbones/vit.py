@@ -1,6 +1,6 @@
 """Vision Transformers of any shape, and the tiny one (Touvron et al. 2020, arXiv 2012.12877), as DINO trains them."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -33,6 +33,7 @@ class ViT(TopologyBackbone):
     """
 
     grammar = Grammar("hm", "192x12-h3m4")
+    row_groups: ClassVar = {"attn.qkv": 3}  # queries, keys and values
 
     def __init__(
         self, *, topology: str, patch: PositiveInt = 16, image_size: PositiveInt = 224, drop_path: Share = 0.0
