@@ -37,7 +37,7 @@ def main() -> None:
     for space in SPACES.values():
         rows.append(measure(space, rounds=options.rounds, population=options.population))
         print(
-            "{space}: {candidates_per_s:,} candidates/s, {times_counting:,} times as fast as counting".format(
+            "{space}: {candidates_per_s:,} candidates/s, {ratio_to_counting:,} times as fast as counting".format(
                 **rows[-1]
             )
         )

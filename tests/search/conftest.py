@@ -31,10 +31,18 @@ SMALL_SPACES = {
         Space("vit", "vit", (StageChoices((48, 64), (1, 2, 3), tuple(product((1, 2), (2, 3)))),), image_sizes=(32, 45)),
     )
 }
-SMALL_OPTIONS: dict[str, dict[str, Any]] = {"vit": {"patch": 8, "image_size": 32}}
+OPTIONS: dict[str, dict[str, Any]] = {"vit": {"patch": 8, "image_size": 32}}
+
+
+@pytest.fixture(scope="session")
+def small_spaces() -> dict[str, tuple[Space, dict[str, Any]]]:
+    """Every small space, and the options that its networks are built with."""
+    return {name: (space, OPTIONS.get(name, {})) for name, space in SMALL_SPACES.items()}
 
 
 @pytest.fixture(params=SMALL_SPACES)
-def small(request: pytest.FixtureRequest) -> tuple[Space, dict[str, Any]]:
-    """A small space, and the options that its networks are built with."""
-    return SMALL_SPACES[request.param], SMALL_OPTIONS.get(request.param, {})
+def small(
+    request: pytest.FixtureRequest, small_spaces: dict[str, tuple[Space, dict[str, Any]]]
+) -> tuple[Space, dict[str, Any]]:
+    """One small space after the other, and the options that its networks are built with."""
+    return small_spaces[request.param]
