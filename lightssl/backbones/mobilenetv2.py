@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from itertools import accumulate
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,11 @@ from torchvision.ops.misc import Conv2dNormActivation
 
 from lightssl.backbones.base import Stage
 from lightssl.backbones.topology import Grammar, TopologyBackbone
-from lightssl.errors import ConfigError
 from lightssl.types import Positive
 
+_GRAMMAR = Grammar(
+    "ke", "16x1-k3e1 24x2-k3e6 32x3-k3e6 64x4-k3e6 96x3-k3e6 160x3-k3e6 320x1-k3e6", width_step=8, odd="k"
+)
 _STRIDES = (1, 2, 2, 2, 1, 2, 1)  # of the first block of each stage
 
 
@@ -23,7 +25,7 @@ class MobileNetV2(TopologyBackbone):
 
     Args:
         topology: Width, blocks, and their kernels and expansions, of each of the seven stages; by default the published
-            one. Widths are multiples of 8, kernels are odd.
+            one. Widths are multiples of 8.
         width: Channel multiplier. The last convolution keeps 1280 channels below 1.0.
         stem: ``"small"`` gives the first convolution stride 1, for images of about 32 pixels.
         init: ``"near_linear"`` starts where two views of an image still look alike, which short runs need: see
@@ -33,23 +35,18 @@ class MobileNetV2(TopologyBackbone):
         ConfigError: ``topology`` is not one of a MobileNetV2.
     """
 
-    grammar = Grammar("ke", "16x1-k3e1 24x2-k3e6 32x3-k3e6 64x4-k3e6 96x3-k3e6 160x3-k3e6 320x1-k3e6")
+    grammar = _GRAMMAR
 
     def __init__(
         self,
         *,
-        topology: str | None = None,
+        topology: Annotated[str, _GRAMMAR] | None = None,
         width: Positive = 1.0,
         stem: Literal["standard", "small"] = "standard",
         init: Literal["torchvision", "near_linear"] = "torchvision",
     ) -> None:
         super().__init__()
         stages = self.grammar.parse(topology or self.grammar.published)
-        if any(stage.width % 8 or any(kernel % 2 == 0 for kernel, _ in stage.blocks) for stage in stages):
-            raise ConfigError(
-                f"The topology {topology!r} has a width that is no multiple of 8, or an even kernel.",
-                f"The published one is {self.grammar.published!r}.",
-            )
         network = TorchvisionMobileNetV2(
             width_mult=width,
             # torchvision hands the first entry of a row to the block as it is.

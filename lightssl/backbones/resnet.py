@@ -1,6 +1,6 @@
 """ResNets (He et al. 2015, arXiv 1512.03385) without their classifier."""
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torchvision.models import resnet
@@ -9,6 +9,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from lightssl.backbones.base import Stage
 from lightssl.backbones.topology import Grammar, Topology, TopologyBackbone
 
+_GRAMMAR = Grammar("", "64x2 128x2 256x2 512x2")
 _WIDTHS = (64, 128, 256, 512)  # of torchvision's stages
 _BLOCKS: dict[str, type[BasicBlock | Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
@@ -28,12 +29,12 @@ class ResNet(TopologyBackbone):
         ConfigError: ``topology`` is not one of a ResNet.
     """
 
-    grammar = Grammar("", "64x2 128x2 256x2 512x2")
+    grammar = _GRAMMAR
 
     def __init__(
         self,
         *,
-        topology: str,
+        topology: Annotated[str, _GRAMMAR],
         block: Literal["basic", "bottleneck"] = "basic",
         stem: Literal["standard", "small"] = "standard",
         init: Literal["torchvision", "near_linear"] = "torchvision",

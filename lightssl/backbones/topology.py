@@ -9,7 +9,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from lightssl.backbones.base import Backbone
 from lightssl.errors import ConfigError
@@ -34,10 +34,14 @@ class Grammar:
     Args:
         letters: One in front of each setting of a block: ``"ke"`` for ``k3e6``.
         published: The topology of the family's best-known network, which shows what one looks like.
+        width_step: What widths are multiples of.
+        odd: Letters whose settings are odd.
     """
 
     letters: str
     published: str
+    width_step: int = 1
+    odd: str = ""
 
     def parse(self, text: str) -> Topology:
         """Read a topology.
@@ -60,10 +64,15 @@ class Grammar:
         width, depth = (int(found[1]), int(found[2])) if found else (0, 0)
         settings = [tuple(map(int, match.groups())) for match in re.finditer(block, found[3])] if found else []
         blocks = tuple(settings * depth if len(settings) == 1 else settings)
-        if not found or len(blocks) != depth:
+        even = {
+            letter for block in settings for letter, value in zip(self.letters, block, strict=True) if value % 2 == 0
+        }
+        if not found or len(blocks) != depth or width % self.width_step or even & set(self.odd):
+            steps = f", a multiple of {self.width_step}" if self.width_step > 1 else ""
+            odd = f" ({self.odd} is odd)" if self.odd else ""
             raise ConfigError(
                 f"{text!r} is not a stage of a topology.",
-                "Write its width, its number of blocks, and the settings of all or of each of them. "
+                f"Write its width{steps}, its number of blocks, and the settings of all or of each of them{odd}. "
                 f"The published topology is {self.published!r}.",
             )
         return StageTopology(width, blocks)
@@ -79,6 +88,19 @@ class Grammar:
     def write_block(self, settings: tuple[int, ...]) -> str:
         """Return the text of one block's settings."""
         return "".join(f"{letter}{value}" for letter, value in zip(self.letters, settings, strict=True))
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Check the topologies of recipes, where a grammar annotates their type."""
+        from pydantic_core import core_schema
+
+        def check(text: str) -> str:
+            try:
+                self.parse(text)
+            except ConfigError as error:
+                raise ValueError(" ".join(str(error).splitlines())) from error
+            return text
+
+        return core_schema.no_info_after_validator_function(check, handler(source))
 
 
 class TopologyBackbone(Backbone):

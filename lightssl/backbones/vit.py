@@ -1,6 +1,6 @@
 """Vision Transformers of any shape, and the tiny one (Touvron et al. 2020, arXiv 2012.12877), as DINO trains them."""
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -12,6 +12,7 @@ from lightssl.backbones.topology import Grammar, TopologyBackbone
 from lightssl.errors import ConfigError
 from lightssl.types import PositiveInt, Share
 
+_GRAMMAR = Grammar("hm", "192x12-h3m4")
 _HEAD_WIDTH = 64
 
 
@@ -32,11 +33,16 @@ class ViT(TopologyBackbone):
         ConfigError: ``topology`` is not one of a transformer, or the images are smaller than a patch.
     """
 
-    grammar = Grammar("hm", "192x12-h3m4")
+    grammar = _GRAMMAR
     row_groups: ClassVar = {"attn.qkv": 3}  # queries, keys and values
 
     def __init__(
-        self, *, topology: str, patch: PositiveInt = 16, image_size: PositiveInt = 224, drop_path: Share = 0.0
+        self,
+        *,
+        topology: Annotated[str, _GRAMMAR],
+        patch: PositiveInt = 16,
+        image_size: PositiveInt = 224,
+        drop_path: Share = 0.0,
     ) -> None:
         super().__init__()
         if image_size < patch:

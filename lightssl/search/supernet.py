@@ -5,10 +5,10 @@ the middle of the kernels, the first heads, the first blocks of a stage. For tha
 twin in the standalone network; what runs is the code of the backbone itself.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,13 +28,6 @@ _SHAPE_ATTRIBUTES = {
     *("num_heads", "attn_dim", "use_res_connect"),  # attention, MobileNetV2's blocks
     *("stages", "map_ends"),  # backbones
 }
-
-
-class _Part(NamedTuple):
-    """The part of a tensor that a candidate computes with."""
-
-    shape: torch.Size
-    groups: int  # of rows, of which the first of each are taken
 
 
 class Supernet(Backbone):
@@ -58,7 +51,7 @@ class Supernet(Backbone):
         self.feature_width = self.network.feature_width
         self.smallest_image = self.network.smallest_image
         self._options = options
-        self._parts: dict[str, _Part] = {}  # of the tensors that are not used as a whole, by name
+        self._shapes: dict[str, torch.Size] = {}  # of the tensors that the candidate has, by their names here
         _make_children_optional(self.network)
         self.activate(space.largest)
 
@@ -70,15 +63,15 @@ class Supernet(Backbone):
         """
         self.active = self.space.candidate(candidate.topology, candidate.image_size)
         outline = _outline(self.space.backbone, topology=self.active.topology, **self.space.options, **self._options)
-        twins = {own: outline.get_submodule(name) for name, own in self._own_names(outline).items()}
-        self._parts = {}
+        names = self._own_names(outline)
+        twins = {names[name]: module for name, module in outline.named_modules()}
         for name, module in self.network.named_modules():
             if isinstance(module, _OptionalChildren):
                 module.present = [child for child in module._modules if f"{name}.{child}" in twins]
             if name in twins:
                 for attribute in _SHAPE_ATTRIBUTES & vars(twins[name]).keys():
                     setattr(module, attribute, getattr(twins[name], attribute))
-                self._parts |= {f"{name}.{key}": part for key, part in self._parts_of(name, twins[name])}
+        self._shapes = {_own_tensor(name, names): tensor.shape for name, tensor in outline.state_dict().items()}
         self.stages = self.network.stages
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,15 +93,14 @@ class Supernet(Backbone):
         """
         candidate = self.space.candidate(candidate.topology, candidate.image_size)
         with _WithoutInitialisation():
-            network = self.space.build(candidate, **self._options)
-        own = self.network.state_dict()
-        tensors = {
-            f"{name}.{key}": _cut(own[f"{own_name}.{key}"], part)
-            for name, own_name in self._own_names(network).items()
-            for key, part in self._parts_of(own_name, network.get_submodule(name))
-        }
+            network = self.space.build(candidate, **self._options).to(next(self.parameters()))
+        names, whole = self._own_names(network), self.network.state_dict()
+        tensors = {}
+        for name, tensor in network.state_dict().items():
+            own = _own_tensor(name, names)
+            tensors[name] = self._part(own, whole[own], tensor.shape)
         network.load_state_dict(tensors)
-        return network.to(next(self.parameters()).device).train(self.training)
+        return network.train(self.training)
 
     def _own_names(self, other: TopologyBackbone) -> dict[str, str]:
         """Return the names of the modules of another candidate, each with the name of its twin here."""
@@ -120,19 +112,27 @@ class Supernet(Backbone):
             names[name] = moved.get(name) or (f"{names[parent]}.{child}" if dot else child)
         return names
 
-    def _parts_of(self, name: str, twin: nn.Module) -> Iterator[tuple[str, _Part]]:
-        """Yield the tensors of the module ``name`` itself, and what of them its twin has."""
-        groups = next((count for ending, count in self.network.row_groups.items() if name.endswith(ending)), 1)
-        for key, tensor in chain(twin.named_parameters(recurse=False), twin.named_buffers(recurse=False)):
-            yield key, _Part(tensor.shape, groups)
-
     def _active_tensors(self) -> dict[str, Tensor]:
         tensors = chain(self.network.named_parameters(), self.network.named_buffers())
         return {
-            name: _cut(tensor, self._parts[name])
+            name: self._part(name, tensor, self._shapes[name])
             for name, tensor in tensors
-            if name in self._parts and self._parts[name].shape != tensor.shape
+            if self._shapes.get(name, tensor.shape) != tensor.shape
         }
+
+    def _part(self, name: str, tensor: Tensor, shape: torch.Size) -> Tensor:
+        """Return the part of a tensor that a candidate computes with."""
+        groups = next((count for layer, count in self.network.row_groups.items() if f".{layer}." in name), 1)
+        if groups == 1:
+            return _cut(tensor, shape)
+        grouped = tensor.unflatten(0, (groups, -1))
+        return _cut(grouped, torch.Size((groups, shape[0] // groups, *shape[1:]))).flatten(0, 1)
+
+
+def _own_tensor(name: str, own_names: Mapping[str, str]) -> str:
+    """Return the name here of a tensor of another candidate, given those of its modules."""
+    module, _, key = name.rpartition(".")
+    return f"{own_names[module]}.{key}"
 
 
 def activate(module: nn.Module, candidate: Candidate) -> None:
@@ -171,17 +171,10 @@ def _make_children_optional(network: nn.Module) -> None:
                 setattr(parent, name, _OptionalChildren(*child))
 
 
-def _cut(tensor: Tensor, part: _Part) -> Tensor:
-    """Return a part of a tensor: the first rows (of each group) and columns, the middle of a kernel.
-
-    It is a view, unless it has several groups of rows.
-    """
-    shape, groups = part
-    if groups > 1:
-        grouped = _Part(torch.Size((groups, shape[0] // groups, *shape[1:])), 1)
-        return _cut(tensor.unflatten(0, (groups, -1)), grouped).flatten(0, 1)
+def _cut(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Return a view of the first rows and columns of a tensor, and of the middle of a kernel."""
     starts = [0] * tensor.ndim
-    if tensor.ndim == 4:  # a convolution, or nothing that is cut in the last two dimensions
+    if tensor.ndim == 4:  # of a convolution
         starts[2:] = ((full - size) // 2 for full, size in zip(tensor.shape[2:], shape[2:], strict=True))
     index = tuple(slice(start, start + size) for start, size in zip(starts, shape, strict=True))
     return _Cut.apply(tensor, index) if tensor.requires_grad else tensor[index]  # type: ignore[no-any-return]

@@ -59,3 +59,11 @@ def test_what_is_no_stage_is_refused(stage: str) -> None:
         Grammar("ke", "16x1-k3e1 24x2-k3e6").parse(f"16x1-k3e1 {stage}")
     with pytest.raises(ConfigError, match="not a stage"):
         Grammar("", "16x1").parse("16x2-k3")
+
+
+def test_widths_and_settings_can_be_restricted() -> None:
+    grammar = Grammar("ke", "16x1-k3e1", width_step=8, odd="k")
+    assert grammar.parse("24x2-k5e4-k3e6")[0].width == 24
+    for text in ("20x1-k3e1", "24x2-k5e4-k4e6"):
+        with pytest.raises(ConfigError, match=r"a multiple of 8, .* \(k is odd\)"):
+            grammar.parse(text)

@@ -153,10 +153,11 @@ def test_its_state_is_that_of_the_largest_network(small: tuple[Space, dict[str, 
     supernet = build(space, options)
     supernet.activate(space.smallest)
     assert supernet.network.state_dict().keys() == space.build(space.largest, **options).state_dict().keys()
-    again = Supernet(space, **options)
+    assert supernet.double().subnet(space.smallest)(draw().double()).dtype == torch.float64
+    again = Supernet(space, **options).double()
     again.load_state_dict(supernet.state_dict())
     again.activate(space.smallest)
-    assert torch.equal(again.eval()(draw()), supernet.eval()(draw()))
+    assert torch.equal(again.eval()(draw().double()), supernet.eval()(draw().double()))
 
 
 @pytest.mark.parametrize("method", METHOD_OPTIONS)
