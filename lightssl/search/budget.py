@@ -10,7 +10,7 @@ from lightssl.search.cost import CostTable
 
 Limits = Mapping[str, float]  # such as {"flops": 300e6, "parameters": 3.5e6}
 
-_ROUNDS = 5000  # most walks end within a hundred; those to the smallest network of a space within a thousand
+_ROUNDS = 10_000  # far more than it takes to reach a budget that some network of the space uses up
 
 
 def budget_shares(table: CostTable, limits: Limits, genes: np.ndarray) -> np.ndarray:
@@ -52,40 +52,45 @@ def check_budget(table: CostTable, limits: Limits, *, lowest: float = 0.95) -> N
 def sample_within(
     table: CostTable, limits: Limits, generator: Generator, count: int, *, lowest: float = 0.95
 ) -> np.ndarray:
-    """Draw random candidates that use up between ``lowest`` and all of a budget.
+    """Draw random candidates that use up between ``lowest`` and all of a budget: int64 [count, G].
 
-    Each starts anywhere in the space and takes random steps that lead it no further away from the budget.
+    Raises:
+        ConfigError: As for :func:`bring_within`.
+    """
+    return bring_within(table, limits, generator, table.space.sample(generator, count), lowest=lowest)
+
+
+def bring_within(
+    table: CostTable, limits: Limits, generator: Generator, genes: np.ndarray, *, lowest: float = 0.95
+) -> np.ndarray:
+    """Change candidates at random until they use up between ``lowest`` and all of a budget.
+
+    Of those that cost too much, one choice after the other is made smaller, and of those that cost too little, larger.
+    Candidates within the budget stay as they are.
 
     Args:
-        table: Of the space to draw from.
+        table: Of their space.
         limits: The budget.
         generator: Equal states give equal candidates.
-        count: How many.
+        genes: int64 [N, G].
         lowest: Share of the budget.
 
     Returns:
-        Genes, int64 [count, G].
+        int64 [N, G].
 
     Raises:
-        ConfigError: No candidate fits, or none was found.
+        ConfigError: No candidate of the space fits, or none was found.
     """
     check_budget(table, limits, lowest=lowest)
 
-    def distance(genes: np.ndarray) -> np.ndarray:
-        shares = budget_shares(table, limits, genes)
-        return np.maximum(np.maximum(lowest - shares, shares - 1.0), 0.0)
-
-    genes = table.space.sample(generator, count)
-    away = distance(genes)
+    genes = genes.copy()
     for _ in range(_ROUNDS):
-        walking = np.flatnonzero(away)
-        if not len(walking):
+        shares = budget_shares(table, limits, genes)
+        outside = (shares < lowest) | (shares > 1.0)
+        if not outside.any():
             return genes
-        steps = table.space.mutate(generator, genes[walking], rate=1.5 / genes.shape[1])
-        distances = distance(steps)
-        taken = distances <= away[walking]
-        genes[walking[taken]], away[walking[taken]] = steps[taken], distances[taken]
+        genes[outside] = table.space.step(generator, genes[outside], larger=shares[outside] < lowest)
     raise ConfigError(
-        f"Found no network of the space {table.space.name} that uses up {100 * lowest:.0f} to 100 % of the budget.",
+        f"Found no network of the space {table.space.name} that uses up {100 * lowest:g} to 100 % of the budget.",
         "Allow a smaller share, or change the limits.",
     )

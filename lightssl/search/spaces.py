@@ -157,9 +157,20 @@ class Space:
 
     def mutate(self, generator: Generator, genes: np.ndarray, *, rate: float) -> np.ndarray:
         """Draw each gene anew with probability ``rate``, and those of blocks that were added: [N, G] -> [N, G]."""
-        drawn = generator.integers(self.gene_sizes, size=genes.shape)
         redrawn = generator.random(genes.shape) < rate
-        return self._canonical(np.where(redrawn | ~self._in_use(genes), drawn, genes))
+        return self._changed(generator, genes, redrawn, generator.integers(self.gene_sizes, size=genes.shape))
+
+    def step(self, generator: Generator, genes: np.ndarray, larger: np.ndarray) -> np.ndarray:
+        """Draw one gene of each candidate anew, to make it larger or else smaller: [N, G], bool [N] -> [N, G]."""
+        at = generator.integers(len(self.gene_sizes), size=(len(genes), 1))
+        larger = larger[:, None]
+        drawn = generator.integers(np.where(larger, genes, 0), np.where(larger, self.gene_sizes, genes + 1))
+        return self._changed(generator, genes, np.arange(len(self.gene_sizes)) == at, drawn)
+
+    def _changed(self, generator: Generator, genes: np.ndarray, where: np.ndarray, new: np.ndarray) -> np.ndarray:
+        """Put new genes in some places, and drawn ones where a block is added thereby."""
+        drawn = generator.integers(self.gene_sizes, size=genes.shape)
+        return self._canonical(np.where(where, new, np.where(self._in_use(genes), genes, drawn)))
 
     def cross(self, generator: Generator, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Take each stage, and the input size, from either parent: [N, G], [N, G] -> [N, G]."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lightssl.errors import ConfigError
-from lightssl.search.budget import Limits, budget_shares, sample_within
+from lightssl.search.budget import Limits, bring_within, budget_shares, sample_within
 from lightssl.search.cost import CostTable
 from lightssl.search.spaces import SPACES
 
@@ -34,6 +34,20 @@ def test_candidates_use_up_95_to_100_percent(name: str, limits: Limits) -> None:
     assert shares.max() <= 1.0
     assert len(np.unique(genes, axis=0)) > 50  # ResNets have few choices
     np.testing.assert_array_equal(genes, sample_within(table, limits, np.random.default_rng(0), 100))
+
+
+def test_candidates_within_the_budget_stay_and_others_are_brought_there() -> None:
+    space = SPACES["mobilenetv2"]
+    table, limits = CostTable(space), {"flops": 300e6}
+    within = sample_within(table, limits, np.random.default_rng(0), 10)
+    children = space.mutate(np.random.default_rng(1), within, rate=0.1)
+    genes = bring_within(table, limits, np.random.default_rng(2), np.concatenate([within, children]))
+    np.testing.assert_array_equal(genes[:10], within)
+    shares = budget_shares(table, limits, genes)
+    assert ((shares >= 0.95) & (shares <= 1.0)).all()
+    # They are nearer to where they came from than to candidates drawn anew.
+    moved = (genes[10:] != children).mean()
+    assert moved < 0.5 * (genes[10:] != sample_within(table, limits, np.random.default_rng(3), 10)).mean()
 
 
 @pytest.mark.parametrize("name", SPACES)

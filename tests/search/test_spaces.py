@@ -70,12 +70,17 @@ def test_what_is_drawn_stays_in_the_space(name: str) -> None:
     first, second = space.sample(generator, 300), space.sample(generator, 300)
     mutants = space.mutate(generator, first, rate=0.2)
     children = space.cross(generator, first, second)
-    for drawn in (first, mutants, children):
+    larger = np.arange(300) % 2 == 0
+    steps = space.step(generator, first, larger)
+    for drawn in (first, mutants, children, steps):
         for row in drawn:
             np.testing.assert_array_equal(space.encode(space.decode(row)), row)
     assert (mutants != first).any(axis=1).mean() > 0.5
     np.testing.assert_array_equal(space.mutate(generator, first, rate=0.0), first)
     for columns in space.columns:
+        for choice in (columns.width, columns.depth):
+            assert (steps[larger, choice] >= first[larger, choice]).all()
+            assert (steps[~larger, choice] <= first[~larger, choice]).all()
         stage = slice(columns.width, columns.blocks.stop)
         of_first, of_second = ((children[:, stage] == parent[:, stage]).all(axis=1) for parent in (first, second))
         assert (of_first | of_second).all()
