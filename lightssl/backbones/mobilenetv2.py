@@ -24,12 +24,12 @@ class MobileNetV2(TopologyBackbone):
     """torchvision's MobileNetV2 up to the pooled features: 1280 wide at width 1.0.
 
     Args:
-        topology: Width, blocks, and their kernels and expansions, of each of the seven stages; by default the published
-            one. Widths are multiples of 8.
         width: Channel multiplier. The last convolution keeps 1280 channels below 1.0.
         stem: ``"small"`` gives the first convolution stride 1, for images of about 32 pixels.
         init: ``"near_linear"`` starts where two views of an image still look alike, which short runs need: see
             :func:`_start_near_linear`.
+        topology: Width, blocks, and their kernels and expansions, of each of the seven stages; by default the published
+            one. Widths are multiples of 8.
 
     Raises:
         ConfigError: ``topology`` is not one of a MobileNetV2.
@@ -40,10 +40,10 @@ class MobileNetV2(TopologyBackbone):
     def __init__(
         self,
         *,
-        topology: Annotated[str, _GRAMMAR] | None = None,
         width: Positive = 1.0,
         stem: Literal["standard", "small"] = "standard",
         init: Literal["torchvision", "near_linear"] = "torchvision",
+        topology: Annotated[str, _GRAMMAR] | None = None,
     ) -> None:
         super().__init__()
         stages = self.grammar.parse(topology or self.grammar.published)

@@ -64,10 +64,9 @@ class Grammar:
         width, depth = (int(found[1]), int(found[2])) if found else (0, 0)
         settings = [tuple(map(int, match.groups())) for match in re.finditer(block, found[3])] if found else []
         blocks = tuple(settings * depth if len(settings) == 1 else settings)
-        even = {
-            letter for block in settings for letter, value in zip(self.letters, block, strict=True) if value % 2 == 0
-        }
-        if not found or len(blocks) != depth or width % self.width_step or even & set(self.odd):
+        values = [pair for block in settings for pair in zip(self.letters, block, strict=True)]
+        even = any(letter in self.odd and value % 2 == 0 for letter, value in values)
+        if not found or len(blocks) != depth or width % self.width_step or even:
             steps = f", a multiple of {self.width_step}" if self.width_step > 1 else ""
             odd = f" ({self.odd} is odd)" if self.odd else ""
             raise ConfigError(
@@ -107,7 +106,7 @@ class TopologyBackbone(Backbone):
     """A backbone built from the text of a topology, its keyword-only argument ``topology``."""
 
     grammar: ClassVar[Grammar]
-    # Layers, by the end of their name, whose rows are several groups that are as wide as each other.
+    # Layers, by what their names end in, whose outputs are several groups of equal width.
     row_groups: ClassVar[Mapping[str, int]] = {}
 
     @abstractmethod
