@@ -36,6 +36,8 @@ class Supernet(Backbone):
     It starts as the largest candidate. Its features are always as wide as the largest candidate's, so that one head
     serves all: those that a candidate lacks are 0. Running statistics of batch norm are shared as well, and are right
     for no candidate: estimate those of a :meth:`subnet` before it is evaluated. Drop path has the rates of the largest.
+    Kernels are taken as they are, without the transformations that Once-for-All learns. To ``torch.compile``, each
+    candidate is another network.
 
     Args:
         space: The candidates.

@@ -73,11 +73,15 @@ def test_whatever_is_made_larger_costs_more(name: str) -> None:
     table = CostTable(space)
     genes = space.sample(np.random.default_rng(1), 500)
     before = table.prices(genes)
-    for gene in np.flatnonzero(space.gene_sizes > 1):
+    for gene in [0, *(gene for columns in space.columns for gene in (columns.width, columns.depth))]:
         larger = genes.copy()
         larger[:, gene] = np.minimum(genes[:, gene] + 1, space.gene_sizes[gene] - 1)
-        if gene == 0 or gene in [at for columns in space.columns for at in (columns.width, columns.depth)]:
-            assert (table.prices(larger) >= before).all()
+        assert (table.prices(larger) >= before).all()
+    for columns in space.columns:
+        for end, sign in ((0, -1), (space.gene_sizes[columns.blocks] - 1, 1)):
+            extreme = genes.copy()
+            extreme[:, columns.blocks] = end
+            assert (sign * (table.prices(extreme) - before) >= 0).all()
 
 
 def test_another_width_is_refused() -> None:

@@ -214,6 +214,19 @@ def test_the_faster_layers_of_training_change_nothing(small: tuple[Space, dict[s
         torch.testing.assert_close(fast(draw()), plain(draw()))
 
 
+def test_it_trains_in_mixed_precision(small: tuple[Space, dict[str, Any]]) -> None:
+    space, options = small
+    supernet = build(space, options)
+    save_time_and_memory(supernet, torch.device("cpu"))
+    for candidate in candidates(space, count=1):
+        supernet.activate(candidate)
+        with torch.autocast("cpu", torch.bfloat16):
+            features = supernet(draw())
+        features.float().square().sum().backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in supernet.parameters())
+    assert all(parameter.grad.isfinite().all() for parameter in supernet.parameters())
+
+
 def test_statistics_of_a_subnet_are_its_own(small: tuple[Space, dict[str, Any]]) -> None:
     space, options = small
     supernet = build(space, options)
