@@ -5,6 +5,7 @@ the middle of the kernels, the first heads, the first blocks of a stage. For tha
 twin in the standalone network; what runs is the code of the backbone itself.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import chain
@@ -158,9 +159,9 @@ class _FeatureMaps(nn.Module):
 class _OptionalChildren(nn.Sequential):
     """An ``nn.Sequential`` that goes past those of its modules that are not in ``present``."""
 
-    def __init__(self, *modules: nn.Module) -> None:
-        super().__init__(*modules)
-        self.present = list(self._modules)
+    def __init__(self, modules: OrderedDict[str, nn.Module]) -> None:
+        super().__init__(modules)
+        self.present = list(modules)
 
     def __iter__(self) -> Iterator[nn.Module]:
         return (self._modules[name] for name in self.present)
@@ -170,7 +171,7 @@ def _make_children_optional(network: nn.Module) -> None:
     for parent in reversed(list(network.modules())):
         for name, child in parent.named_children():
             if type(child) is nn.Sequential:
-                setattr(parent, name, _OptionalChildren(*child))
+                setattr(parent, name, _OptionalChildren(OrderedDict(child.named_children())))
 
 
 def _cut(tensor: Tensor, shape: torch.Size) -> Tensor:
