@@ -26,6 +26,7 @@ TIERS = [
     {"methods"},
     {"evaluation", "deploy"},
     {"train", "reports"},
+    {"search"},
     {"config"},
     {"pipeline"},
     {"cli"},

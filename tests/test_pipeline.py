@@ -80,6 +80,24 @@ def test_from_a_folder_of_images_to_a_timed_onnx_file(photos: Path, tmp_path: Pa
     assert "http://" not in text.replace("http://www.w3.org", "")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "{name: mobilenetv2, topology: 8x1-k3e1 8x1-k5e3 16x2-k3e4-k7e3 16x1-k3e3 24x1-k3e3 24x1-k3e3 32x1-k5e3}",
+        "{name: resnet, topology: 16x1 16x2 32x1 32x1, block: bottleneck}",
+        "{name: vit, topology: 48x2-h1m2-h2m3, patch: 8, image_size: 32}",
+    ],
+)
+def test_a_topology_goes_from_a_recipe_to_an_onnx_file(backbone: str, photos: Path, tmp_path: Path, make_tiny) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"extends: mobilenetv2_dino\nbackbone: {backbone}\n")
+    run = lightssl.pretrain(str(recipe), data=str(photos), overrides=make_tiny("dino"), out=tmp_path / "run")
+    network = lightssl.load_backbone(run)
+    assert run.recipe()["backbone"]["topology"] in backbone
+    assert lightssl.export(run).feature_width == network.feature_width
+
+
 def test_knn_is_watched_during_training_if_asked(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     """At steps where nothing else is due, without changing what is trained."""
     watched = [*tiny, "train.log_every=100%", "train.checkpoint_every=100%", "evaluation.monitor_every=3 steps"]

@@ -9,7 +9,9 @@ BACKBONES = Registry(
         "resnet18": "lightssl.backbones.resnet:ResNet18",
         "resnet34": "lightssl.backbones.resnet:ResNet34",
         "resnet50": "lightssl.backbones.resnet:ResNet50",
+        "resnet": "lightssl.backbones.resnet:ResNet",
         "vit_tiny": "lightssl.backbones.vit:ViTTiny",
+        "vit": "lightssl.backbones.vit:ViT",
         "timm": "lightssl.backbones.timm_network:TimmNetwork",
     },
 )

@@ -14,16 +14,64 @@ from lightssl.backbones.base import Backbone
 from lightssl.backbones.batchnorm import estimate_batch_norm
 from lightssl.backbones.mobilenetv2 import MobileNetV2
 from lightssl.backbones.resnet import ResNet18
+from lightssl.errors import ConfigError
 
+STOCK_REST = MobileNetV2.grammar.published.partition(" ")[2]  # all but the first stage
 CONVOLUTIONAL = [
     *(("mobilenetv2", {"width": width, "stem": stem}) for width, stem in ((0.25, "standard"), (1.4, "small"))),
+    ("mobilenetv2", {"topology": "24x1-k5e1 32x1-k3e4 32x2-k7e3-k3e6 56x1-k5e3 96x2-k3e3 96x1-k7e6 240x1-k5e4"}),
     *((f"resnet{depth}", {"stem": stem}) for depth in (18, 34, 50) for stem in ("standard", "small")),
+    ("resnet", {"topology": "48x1 64x2 160x1 320x3"}),
+    ("resnet", {"topology": "48x1 64x2 160x1 320x3", "block": "bottleneck", "stem": "small"}),
 ]
-ALL = [*CONVOLUTIONAL, ("vit_tiny", {}), ("vit_tiny", {"patch": 8, "image_size": 48})]
+ALL = [
+    *CONVOLUTIONAL,
+    ("vit_tiny", {}),
+    ("vit_tiny", {"patch": 8, "image_size": 48}),
+    ("vit", {"topology": "128x3-h1m2-h4m3-h2m4", "patch": 8}),
+]
 
 
 def label(value: object) -> str:
     return "-".join(str(option) for option in value.values()) if isinstance(value, dict) else str(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "stock"),
+    [
+        ("mobilenetv2", "mobilenetv2"),
+        ("resnet", "resnet18"),
+        ("vit", "vit_tiny"),
+    ],
+)
+def test_the_published_topology_is_the_stock_network(name: str, stock: str) -> None:
+    torch.manual_seed(0)
+    expected = BACKBONES[stock]().state_dict()
+    torch.manual_seed(0)
+    ours = BACKBONES[name](topology=BACKBONES[name].grammar.published).state_dict()
+    assert list(ours) == list(expected)
+    assert all(torch.equal(ours[key], tensor) for key, tensor in expected.items())
+
+
+@pytest.mark.parametrize("topology", ["16x1-k3e1", "20x1-k3e1 " + STOCK_REST, "16x1-k4e1 " + STOCK_REST])
+def test_what_is_no_mobilenet_is_refused(topology: str) -> None:
+    with pytest.raises(ConfigError, match="topology"):
+        MobileNetV2(topology=topology)
+
+
+def test_blocks_have_the_kernels_and_expansions_of_the_topology() -> None:
+    blocks = MobileNetV2(topology="24x2-k5e1-k7e4 " + STOCK_REST).features[1:3]
+    shapes = [[tuple(layer.weight.shape) for layer in block.modules() if type(layer) is nn.Conv2d] for block in blocks]
+    assert shapes == [
+        [(32, 1, 5, 5), (24, 32, 1, 1)],
+        [(96, 24, 1, 1), (96, 1, 7, 7), (24, 96, 1, 1)],
+    ]
+
+
+def test_a_head_of_a_transformer_is_64_wide() -> None:
+    block = BACKBONES["vit"](topology="128x1-h3m2").network.blocks[0]
+    assert block.attn.qkv.weight.shape == (3 * 3 * 64, 128)
+    assert block.mlp.fc1.weight.shape == (2 * 128, 128)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (96, 32)], ids=str)
@@ -99,9 +147,9 @@ def test_the_smallest_image_works(name: str, options: dict[str, Any]) -> None:
     assert backbone(torch.randn(1, 3, side, side)).isfinite().all()
 
 
-@pytest.mark.parametrize("name", [name for name in BACKBONES if name != "timm"])
-def test_a_training_step_reaches_every_parameter(name: str) -> None:
-    backbone = BACKBONES[name]().train().to(memory_format=torch.channels_last)
+@pytest.mark.parametrize(("name", "options"), ALL, ids=label)
+def test_a_training_step_reaches_every_parameter(name: str, options: dict[str, Any]) -> None:
+    backbone = BACKBONES[name](**options).train().to(memory_format=torch.channels_last)
     images = torch.randn(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
     backbone(images).square().sum().backward()
     assert [key for key, parameter in backbone.named_parameters() if parameter.grad is None] == []

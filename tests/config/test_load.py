@@ -11,7 +11,8 @@ from lightssl.errors import ConfigError
 def test_paper_scale_carries_every_published_value() -> None:
     """SSLight, section on pre-training and its table of view plans (arXiv 2210.02808 and the authors' code)."""
     recipe = dump(load_recipe("mobilenetv2_dino", scale="paper"))
-    assert recipe["backbone"] == {"name": "mobilenetv2", "width": 1.0, "stem": "standard", "init": "torchvision"}
+    published = {"topology": None, "width": 1.0, "stem": "standard", "init": "torchvision"}
+    assert recipe["backbone"] == {"name": "mobilenetv2", **published}
     assert recipe["method"] == {
         "name": "dino",
         "hidden": 2048,
@@ -298,3 +299,19 @@ def test_yaml_of_a_recipe_is_the_recipe(tmp_path: Path) -> None:
     copy.write_text(to_yaml(recipe))
     assert dump(load_recipe(str(copy))) == dump(recipe) | {"scale": "quick"}
     assert yaml.safe_load(to_yaml(recipe)) == dump(recipe)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "problem"),
+    [
+        ("{name: mobilenetv2, topology: 16x1-k3e1}", "has 1 stages instead of 7"),
+        ("{name: resnet, topology: 64x2 128x2 256x2 512}", "'512' is not a stage of a topology"),
+        ("{name: vit, topology: 192x12-h3}", "The published topology is '192x12-h3m4'"),
+        ("{name: vit}", "backbone.topology: missing"),
+    ],
+)
+def test_a_topology_is_checked_with_the_rest_of_a_recipe(backbone: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_recipe("mobilenetv2_dino", overrides=[f"backbone={backbone}", "train.batch_size=0"])
+    assert problem in caught.value.problems[0]
+    assert len(caught.value.problems) == 2

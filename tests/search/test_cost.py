@@ -1,0 +1,89 @@
+"""Costs in closed form are those counted on the built networks."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightssl.backbones import BACKBONES
+from lightssl.backbones.cost import count_cost
+from lightssl.errors import ConfigError
+from lightssl.search.cost import CostTable
+from lightssl.search.spaces import SPACES, Space, parse_candidate
+
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in SPACES),
+    *((name, {"stem": "small", "init": "near_linear"}) for name in SPACES if name != "vit"),
+    ("vit", {"patch": 8, "image_size": 32, "drop_path": 0.1}),
+]
+
+
+def compare(space: Space, options: dict[str, Any], *, seed: int, count: int) -> None:
+    table = CostTable(space, **options)
+    genes = space.sample(np.random.default_rng(seed), count)
+    for row, prices in zip(genes, table.prices(genes), strict=True):
+        candidate = space.decode(row)
+        cost = count_cost(space.build(candidate, **options), candidate.image_size)
+        assert table.cost(candidate) == cost == tuple(prices)
+
+
+@pytest.mark.parametrize("options", [{}, {"stem": "small"}], ids=str)
+def test_costs_of_small_networks_are_those_counted(
+    small: tuple[Space, dict[str, Any]], options: dict[str, str]
+) -> None:
+    space, own = small
+    compare(space, own or options, seed=0, count=4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "options"), OPTIONS, ids=str)
+def test_costs_of_random_candidates_are_those_counted(name: str, options: dict[str, Any]) -> None:
+    space = replace(SPACES[name], image_sizes=(32, 75, 224))
+    compare(space, options, seed=1, count=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "stock"),
+    [
+        ("mobilenetv2@224 16x1-k3e1 24x2-k3e6 32x3-k3e6 64x4-k3e6 96x3-k3e6 160x3-k3e6 320x1-k3e6", "mobilenetv2"),
+        ("resnet_basic@224 64x2 128x2 256x2 512x2", "resnet18"),
+        ("resnet_bottleneck@224 64x3 128x4 256x6 512x3", "resnet50"),
+        ("vit@224 192x12-h3m4", "vit_tiny"),
+    ],
+)
+def test_costs_of_stock_networks_are_those_counted(text: str, stock: str) -> None:
+    candidate = parse_candidate(text)
+    assert CostTable(SPACES[candidate.space]).cost(candidate) == count_cost(BACKBONES[stock](), 224)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_no_candidate_costs_less_than_the_smallest_or_more_than_the_largest(name: str) -> None:
+    space = SPACES[name]
+    table = CostTable(space)
+    prices = table.prices(space.sample(np.random.default_rng(0), 20_000))
+    assert (prices >= np.array(table.cost(space.smallest))).all()
+    assert (prices <= np.array(table.cost(space.largest))).all()
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_whatever_is_made_larger_costs_more(name: str) -> None:
+    """So the first choice of every gene makes the smallest network, and the last ones the largest."""
+    space = SPACES[name]
+    table = CostTable(space)
+    genes = space.sample(np.random.default_rng(1), 500)
+    before = table.prices(genes)
+    for gene in [0, *(gene for columns in space.columns for gene in (columns.width, columns.depth))]:
+        larger = genes.copy()
+        larger[:, gene] = np.minimum(genes[:, gene] + 1, space.gene_sizes[gene] - 1)
+        assert (table.prices(larger) >= before).all()
+    for columns in space.columns:
+        for end, sign in ((0, -1), (space.gene_sizes[columns.blocks] - 1, 1)):
+            extreme = genes.copy()
+            extreme[:, columns.blocks] = end
+            assert (sign * (table.prices(extreme) - before) >= 0).all()
+
+
+def test_another_width_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.width is 0\.5"):
+        CostTable(SPACES["mobilenetv2"], width=0.5)
