@@ -101,7 +101,8 @@ def describe(run: Run, tasks: list[str]) -> dict[str, Any]:
         result = json.loads(run.evaluation_path(task).read_text(encoding="utf-8"))
         accuracies[task] = {row["network"]: row["top1"] for row in result["results"]}
     networks = {"backbone": recipe["backbone"]["name"], "method": recipe["method"]["name"]}
-    return {**networks, **accuracies, "minutes": round(seconds / 60, 1), "curve": curve}
+    precision = run.environment().get("precision", "32-true")  # which runs did not write down when all were in fp32
+    return {**networks, "precision": precision, **accuracies, "minutes": round(seconds / 60, 1), "curve": curve}
 
 
 def gain(row: dict[str, Any], task: str) -> float:
