@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from lightssl.deploy.latency import slowest
 
@@ -226,10 +226,11 @@ def pareto(
                 )
             if cost in limits:
                 axes.axvline(limits[cost], color="#5c6675", linewidth=0.8, linestyle="--", label="limit")
+            axes.xaxis.set_major_formatter(EngFormatter())
             axes.set_xlabel(cost)
             axes.spines[["top", "right"]].set_visible(False)
             axes.margins(x=0.12, y=0.08)
-        axes.legend(frameon=False, fontsize=8)
+        figure.axes[0].legend(frameon=False, fontsize=8)
         figure.axes[0].set_ylabel(y_label)
         figure.savefig(content, format="png", dpi=150)
     return content.getvalue()
