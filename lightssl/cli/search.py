@@ -1,5 +1,6 @@
 """``lightssl search``."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -106,6 +107,11 @@ def search(
     from lightssl import pipeline
     from lightssl.units import parse_count
 
+    if pretrain and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "--pretrain does not go with several processes, which part to score candidates.",
+            "Leave it out, and train the winner with the command that the search ends in.",
+        )
     narrator = Terminal()
     running = resume or join
     if running is not None:

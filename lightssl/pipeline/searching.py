@@ -260,7 +260,8 @@ def _search(
     if options.get("score") == "knn":
         require_labels(source, "a score by labels")
 
-    from lightssl.train.fabric import make_fabric  # takes seconds to import, and only training needs it
+    from lightssl.search.study import open_study  # these take seconds to import
+    from lightssl.train.fabric import make_fabric
 
     fabric = make_fabric(recipe.train.precision)
     first = fabric.is_global_zero and not join
@@ -273,13 +274,6 @@ def _search(
         f"{recipe.card.title}, scale {recipe.scale}, views of {recipe.views.global_.size} pixels, "
         f"{len(source):,} images of {source.name}, in {run}"
     )
-    asked = {"question": asdict(question), "data": data, "storage": storage, "options": _plain(options)}
-    if resumed is not None:
-        check_same_images(run, source)
-    elif first:
-        run.write_start(dump(recipe), describe_environment(data=data, images=len(source)))
-        write_json(run.folder / "search.json", {"asked": asked})
-    fabric.barrier()
     rank = fabric.global_rank
     task = Task(
         table=table,
@@ -304,6 +298,16 @@ def _search(
         worker=uuid4().hex if join else f"process {rank}" if rank else _MAIN,
         narrator=narrator,
     )
+    asked = {"question": asdict(question), "data": data, "storage": storage, "options": _plain(options)}
+    if resumed is not None:
+        check_same_images(run, source)
+    if first:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        open_study(task)  # refuses another search's before anything is trained
+    if first and resumed is None:
+        run.write_start(dump(recipe), describe_environment(data=data, images=len(source)))
+        write_json(run.folder / "search.json", {"asked": asked})
+    fabric.barrier()
     try:
         found = strategy(task, **options)
     except Stopped:

@@ -54,7 +54,7 @@ def explore(
         Stopped: The user stopped it; what was scored is in the storage.
     """
     sampler = NSGAIISampler(population_size=max(2, population or candidates + 1))
-    study = _open(task, sampler)
+    study = open_study(task, sampler)
     _give_up_unfinished(study, task.worker)
     stock = [_scored(candidate, score(candidate), proposed=False) for candidate in task.stock.values()]
     with task.narrator.work("Scoring candidates", candidates) as bar, interruptible() as interrupted:
@@ -74,8 +74,13 @@ def explore(
     return [*stock, *(_scored(_candidate(task, trial), trial.user_attrs[_SCORES]) for trial in _complete(study))]
 
 
-def _open(task: Task, sampler: NSGAIISampler) -> Study:
-    """Open what was kept of a search, or begin it."""
+def open_study(task: Task, sampler: NSGAIISampler | None = None) -> Study:
+    """Open what was kept of a search, or begin it.
+
+    Raises:
+        LightSSLError: The storage cannot be used.
+        ConfigError: It belongs to another search.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     arguments = {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}} if task.storage.startswith("sqlite:") else {}
     try:
