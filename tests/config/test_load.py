@@ -326,8 +326,8 @@ def test_options_that_no_recipe_holds_come_from_a_function_a_scale_and_overrides
     assert str(published.supernet) == "100 epochs"
     assert quick.supernet.unit == "examples"
     assert published.score == quick.score == "agreement"
+    overrides = ["search.candidate=7", "search.images=0", "search.supernet=7"]
     with pytest.raises(ConfigError) as caught:
-        overrides = ["search.candidate=7", "search.images=0", "search.supernet=7"]
         load_options("search", "evolve", strategy, scale="quick", overrides=overrides)
     assert len(caught.value.problems) == 3
     assert any("search.candidate: unknown key. Did you mean 'candidates'" in line for line in caught.value.problems)

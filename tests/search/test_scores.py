@@ -36,7 +36,7 @@ class Lab:
         return self.space.build(candidate, **self.options)
 
     def images(self, count: int, *, held_out: bool, size: int | None = None) -> Iterable[Tensor]:
-        return list(draw(count, size or 32, seed=held_out).split(8))
+        return list(draw(count, size or 32, seed=int(held_out)).split(8))
 
     def labels(self, count: int, *, held_out: bool) -> Tensor:
         return torch.arange(count) % 2
