@@ -78,7 +78,7 @@ def test_a_search_ends_in_a_recipe_that_pretrain_runs_and_export_ships(
         out=tmp_path / "run",
     )
     assert run.recipe()["backbone"]["topology"] in winner["candidate"]
-    assert lightssl.export(run).feature_width == 1280
+    assert lightssl.export(run).output.width == 1280
 
 
 def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:

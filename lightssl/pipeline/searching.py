@@ -1,41 +1,29 @@
 """``search``: from a budget to a recipe for the network that makes the most of it."""
 
-import hashlib
 import json
-import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from dataclasses import replace as replaced
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
-import yaml
-
-from lightssl.backbones import BACKBONES
-from lightssl.config.load import PUBLISHED_SCALE, compose, dump, load_options, merge, resolve
-from lightssl.config.schema import Recipe, keyword_options
+from lightssl.config.load import PUBLISHED_SCALE, compose, dump, resolve
 from lightssl.data.sources import open_source, require_labels
 from lightssl.errors import ConfigError, LightSSLError
-from lightssl.files import write_bytes, write_json, write_text
-from lightssl.pipeline.building import SAMPLE, describe_environment, options_of
+from lightssl.files import write_json
+from lightssl.pipeline.building import SAMPLE, describe_environment
 from lightssl.pipeline.laboratory import Laboratory
+from lightssl.pipeline.question import SECTION, Question, space_called, space_of
+from lightssl.pipeline.search_results import budget_text, write_results
 from lightssl.pipeline.training import check_same_images, default_scale, pretrain
 from lightssl.progress import Narrator, Silent
-from lightssl.registry import did_you_mean
 from lightssl.runs import Run, new_run
 from lightssl.search import STRATEGIES
-from lightssl.search.budget import budget_shares, check_budget
+from lightssl.search.budget import check_budget
 from lightssl.search.cost import CostTable
-from lightssl.search.spaces import SPACES, Candidate, Space
-from lightssl.search.task import Scored, Stopped, Task, best
+from lightssl.search.task import Stopped, Task
 from lightssl.train.host import prepare_host
 
-if TYPE_CHECKING:
-    from lightssl.reports.search import Part
-
-SECTION = "search"  # what overrides of a strategy's options begin with
 _DEFAULT_SPACE = "mobilenetv2"
 _MAIN = "main"  # the worker that trains the supernet and writes the results
 
@@ -87,12 +75,12 @@ def search_network(
     if labels:
         overrides = [*overrides, f"{SECTION}.score=knn"]
     if recipe is None:
-        chosen = _space(space or _DEFAULT_SPACE)
+        chosen = space_called(space or _DEFAULT_SPACE)
         recipe = f"{next(iter(chosen.stock))}_dino"
     composed = compose(recipe)
-    chosen = _space(space) if space is not None else _space_of(recipe, composed)
+    chosen = space_called(space) if space is not None else space_of(recipe, composed)
     published = resolve(recipe, composed, scale=PUBLISHED_SCALE, origin=f"Recipe {recipe}")
-    question = _Question(
+    question = Question(
         strategy=strategy,
         space=chosen.name,
         limits=dict(limits),
@@ -125,7 +113,7 @@ def resume_search(
     path = Path(run) / SECTION / "search.json"
     try:
         asked = json.loads(path.read_text(encoding="utf-8"))["asked"]
-        question = _Question(**asked["question"])
+        question = Question(**asked["question"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise LightSSLError(f"{run} holds no search: {path} cannot be read.", "Name the folder of a search.") from error
     return _search(
@@ -139,105 +127,8 @@ def resume_search(
     )
 
 
-@dataclass(frozen=True)
-class _Question:
-    """What is asked, from which everything else follows."""
-
-    strategy: str
-    space: str
-    limits: dict[str, float]
-    image_size: int
-    recipe: str
-    composed: dict[str, Any]  # the recipe as its files have it, before scale and overrides
-    scale: str
-    overrides: list[str]
-
-    @property
-    def digest(self) -> str:
-        """Tell questions apart."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-
-    @property
-    def recipe_overrides(self) -> list[str]:
-        """Overrides of the recipe; the others are of the strategy."""
-        return [text for text in self.overrides if not _is_option(text)]
-
-    @cached_property
-    def searched(self) -> Space:
-        """The space, at the one input size."""
-        return replaced(SPACES[self.space], image_sizes=(self.image_size,))
-
-    @cached_property
-    def stock(self) -> dict[str, Candidate]:
-        """The published networks of the space, by name."""
-        return {name: self.searched.candidate(text, self.image_size) for name, text in self.searched.stock.items()}
-
-    def mapping(self, candidate: Candidate) -> dict[str, Any]:
-        """Return the recipe of a candidate, composed as its files would be."""
-        below = self.composed["backbone"]
-        known = keyword_options(BACKBONES[self.searched.backbone]).keys() - {"topology", *self.searched.options}
-        kept = {key: value for key, value in below.items() if key in known}
-        return merge(self.composed, self.searched.recipe(candidate, **kept))
-
-    def resolve(self, scale: str) -> Recipe:
-        """Return the recipe with the space's backbone, at a scale."""
-        stock = next(iter(self.stock.values()))
-        recipe = resolve(
-            self.recipe,
-            self.mapping(stock),
-            scale=scale,
-            overrides=self.recipe_overrides,
-            origin=f"Recipe {self.recipe}",
-        )
-        if recipe.backbone.name != self.searched.backbone:
-            raise ConfigError(
-                f"The networks of the space {self.space} are {self.searched.backbone}, not {recipe.backbone.name}.",
-                "Choose the space with --space, and leave backbone.name as it is.",
-            )
-        return recipe
-
-    def backbone_options(self, recipe: Recipe) -> dict[str, Any]:
-        """Return the options of the recipe's backbone that the space leaves open."""
-        return {
-            key: value
-            for key, value in options_of(recipe.backbone).items()
-            if key not in {"topology", *self.searched.options}
-        }
-
-    def strategy_options(self) -> dict[str, Any]:
-        """Return the options of the strategy."""
-        overrides = [text for text in self.overrides if _is_option(text)]
-        return options_of(
-            load_options(SECTION, self.strategy, STRATEGIES[self.strategy], scale=self.scale, overrides=overrides)
-        )
-
-
-def _is_option(override: str) -> bool:
-    return override.strip().startswith(f"{SECTION}.")
-
-
-def _space(name: str) -> Space:
-    if name not in SPACES:
-        hint = " ".join(filter(None, [did_you_mean(name, list(SPACES)), f"Known: {', '.join(SPACES)}."]))
-        raise ConfigError(f"Unknown search space {name!r}.", hint)
-    return SPACES[name]
-
-
-def _space_of(recipe: str, composed: Mapping[str, Any]) -> Space:
-    """Return the space that a recipe's backbone is of."""
-    backbone = composed.get("backbone", {})
-    for space in SPACES.values():
-        options = {key: backbone.get(key, value) for key, value in space.options.items()}
-        if backbone.get("name") in space.stock or (backbone.get("name") == space.backbone and options == space.options):
-            return space
-    raise ConfigError(
-        f"No search space has networks like the backbone of {recipe}, {backbone.get('name')}.",
-        f"Choose one with --space: {', '.join(SPACES)}.",
-    )
-
-
 def _search(
-    question: _Question,
+    question: Question,
     resumed: Path | None,
     *,
     data: str,
@@ -270,7 +161,7 @@ def _search(
     folder = resumed or Path(fabric.broadcast(str(_new_folder(out, recipe.name)) if first else ""))
     run = Run(folder / SECTION)
     narrator.say(
-        f"{question.strategy}: {question.space}, {_budget(question.limits)} at {question.image_size} pixels; "
+        f"{question.strategy}: {question.space}, {budget_text(question.limits)} at {question.image_size} pixels; "
         f"{recipe.card.title}, scale {recipe.scale}, views of {recipe.views.global_.size} pixels, "
         f"{len(source):,} images of {source.name}, in {run}"
     )
@@ -313,7 +204,7 @@ def _search(
     except Stopped:
         narrator.say(f"Stopped. Go on with: lightssl search --resume {folder}")
         return None
-    return _write_results(run, question, asked, table, found) if first else None
+    return write_results(run, question, asked, table, found) if first else None
 
 
 def _new_folder(out: Path | str | None, name: str) -> Path:
@@ -335,138 +226,10 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value if isinstance(value, int | float) else str(value) for key, value in options.items()}
 
 
-def _budget(limits: Mapping[str, float]) -> str:
-    return ", ".join(f"{limit:,.0f} {name}" for name, limit in limits.items())
-
-
-# -------------------------------------------------------------------------------------------------------------- results
-
-
-def _write_results(
-    run: Run, question: _Question, asked: dict[str, Any], table: CostTable, found: Sequence[Scored]
-) -> dict[str, Any]:
-    from lightssl.reports.plots import Spot, pareto  # brings matplotlib
-    from lightssl.reports.search import write_search_page
-
-    winner = best(found)
-    names = {candidate: name for name, candidate in question.stock.items()}
-    rows = [{"number": number, **_row(scored, question, table)} for number, scored in enumerate(_proposed(found))]
-    write_text(run.folder / "candidates.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-
-    score = asked["options"]["score"]
-    stock = {names[scored.candidate]: _row(scored, question, table) for scored in found if not scored.proposed}
-    result: dict[str, Any] = {
-        "asked": asked,
-        "winner": _row(winner, question, table),
-        "stock": stock,
-        "candidates": len(rows),
-        "recipe": str(run.folder / "winner.yaml"),
-        "next": next_command(run, question, asked["data"]),
-    }
-    recipe = _winner_recipe(question, result["winner"], score)
-    write_text(run.folder / "winner.yaml", recipe)
-
-    def spot(row: Mapping[str, Any], name: str = "") -> Spot:
-        return Spot({cost: row[cost] for cost in table.names}, row["score"], name)
-
-    picture = pareto(
-        list(map(spot, rows)),
-        [spot(row, name) for name, row in stock.items()],
-        spot(result["winner"]),
-        limits=question.limits,
-        y_label=f"score: {score}",
-    )
-    write_bytes(run.folder / "pareto.png", picture)
-    shown = sorted(rows, key=lambda row: -row["score"])[:_SHOWN]
-    write_search_page(
-        run.folder / "search.html",
-        title=f"Search in {question.space} for {_budget(question.limits)}",
-        asked={**{key: _text(asked["question"][key]) for key in _ASKED}, "data": asked["data"], **asked["options"]},
-        verdict=verdict(result),
-        picture=picture,
-        networks={
-            "winner": _parts(winner.candidate, question, table),
-            **{name: _parts(candidate, question, table) for name, candidate in question.stock.items()},
-        },
-        best=[{key: _text(value) for key, value in row.items()} for row in shown],
-        recipe=recipe,
-        commands=[result["next"]],
-    )
-    write_json(run.folder / "search.json", result)
-    return result
-
-
-_SHOWN = 20  # candidates in the table of the page
-_ASKED = ("strategy", "space", "limits", "image_size", "recipe", "scale", "overrides")
-
-
-def _proposed(found: Sequence[Scored]) -> list[Scored]:
-    return [scored for scored in found if scored.proposed]
-
-
-def _row(scored: Scored, question: _Question, table: CostTable) -> dict[str, Any]:
-    """Return what is written down of a candidate."""
-    genes = table.space.encode(scored.candidate)[None]
-    prices = dict(zip(table.names, table.prices(genes)[0].tolist(), strict=True))
-    share = round(float(budget_shares(table, question.limits, genes)[0]), 4)
-    return {"candidate": str(scored.candidate), **prices, "budget_share": share, **scored.scores}
-
-
-def _winner_recipe(question: _Question, winner: Mapping[str, Any], score: str) -> str:
-    """Return a recipe file for the winner, which scales and overrides change as they do any other."""
-    candidate = question.searched.parse(winner["candidate"])
-    recipe = question.mapping(candidate)
-    recipe["card"] = {
-        **recipe.get("card", {}),
-        "title": f"{recipe['card']['title']}, with a network found by search",
-        "in_paper": False,
-        "published": {},
-        "measured": "Not trained yet.",
-    }
-    head = [
-        f"# {winner['candidate']}, found by lightssl search ({question.strategy}) for {_budget(question.limits)}.",
-        f"# {winner['flops']:,} FLOPs at {question.image_size} pixels, {winner['parameters']:,} parameters; "
-        f"{score} {winner['score']:.4f}.",
-    ]
-    return "\n".join(head) + "\n" + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=120)
-
-
-def _parts(candidate: Candidate, question: _Question, table: CostTable) -> "list[Part]":
-    """Return what a network is made of, stage by stage."""
-    from lightssl.reports.search import Part
-
-    flops = [int(part[0, 0]) for part in table.parts(table.space.encode(candidate)[None])]
-    stages = candidate.topology.split()
-    titles = ["before", *(str(number) for number in range(1, len(stages) + 1)), "after"]
-    return [Part(*part) for part in zip(titles, ["", *stages, ""], flops, strict=True)]
-
-
-def verdict(result: Mapping[str, Any]) -> str:
-    """Say what a search found, in a sentence or two."""
-    winner, score = result["winner"], result["asked"]["options"]["score"]
-    size = result["asked"]["question"]["image_size"]
-    stock = ", ".join(
-        f"{name} {row['score']:.4f} with {row['flops'] / 1e6:,.1f}M FLOPs" for name, row in result["stock"].items()
-    )
-    return (
-        f"{winner['candidate']}: {winner['flops'] / 1e6:,.1f}M FLOPs at {size} pixels, "
-        f"{winner['parameters'] / 1e6:,.2f}M parameters, {100 * winner['budget_share']:.1f} % of the budget. "
-        f"Its {score} of {winner['score']:.4f} is the best of {result['candidates']:,} candidates; {stock}."
-    )
-
-
-def next_command(run: Run, question: _Question, data: str) -> str:
-    """Return the command that trains the winner as the supernet was."""
-    words = ["lightssl", "pretrain", "--recipe", str(run.folder / "winner.yaml"), "--scale", question.scale]
-    words += ["--data", data] if data != SAMPLE else []
-    words += [word for text in question.recipe_overrides for word in ("--set", text)]
-    return shlex.join(words)
-
-
 def pretrain_winner(result: Mapping[str, Any], *, narrator: Narrator | None = None) -> Run:
     """Train the winner of a search in the folder of the search: see :func:`lightssl.pipeline.pretrain`."""
     asked = result["asked"]
-    question = _Question(**asked["question"])
+    question = Question(**asked["question"])
     return pretrain(
         result["recipe"],
         data=asked["data"],
@@ -475,7 +238,3 @@ def pretrain_winner(result: Mapping[str, Any], *, narrator: Narrator | None = No
         out=Path(result["recipe"]).parent.parent,
         narrator=narrator,
     )
-
-
-def _text(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else str(value)
