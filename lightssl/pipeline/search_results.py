@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lightssl.reports.search import Part
 
 _SHOWN = 20  # candidates in the table of the page
-_ASKED = ("strategy", "space", "limits", "image_size", "recipe", "scale", "overrides")
+_ASKED = ("strategy", "space", "recipe", "scale")
 
 
 def write_results(
@@ -63,14 +63,21 @@ def write_results(
     write_search_page(
         run.folder / "search.html",
         title=f"Search in {question.space} for {budget_text(question.limits)}",
-        asked={**{key: _text(asked["question"][key]) for key in _ASKED}, "data": asked["data"], **asked["options"]},
+        asked={
+            "budget": f"{budget_text(question.limits)} at {question.image_size} pixels",
+            **{key: _text(asked["question"][key]) for key in _ASKED},
+            "overrides": ", ".join(question.overrides) or "none",
+            "data": asked["data"],
+            **asked["options"],
+        },
         verdict=verdict(result),
         picture=picture,
         networks={
             "winner": _parts(winner.candidate, question, table),
             **{name: _parts(candidate, question, table) for name, candidate in question.stock.items()},
         },
-        best=[{key: _text(value) for key, value in row.items()} for row in shown],
+        # The long one last, so that the others are seen.
+        best=[{key: _text(row[key]) for key in sorted(row, key="candidate".__eq__)} for row in shown],
         recipe=recipe,
         commands=[result["next"]],
     )
