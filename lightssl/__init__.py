@@ -10,6 +10,7 @@ Everything the command line does is a function here::
     lightssl.verify(run=run)
     lightssl.bench([run.onnx_path])
     lightssl.report(run)
+    lightssl.search_network({"flops": 300e6}, data="photos/")
 
 Importing this module is quick: torch is imported when one of these is first used.
 """
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
         pretrain,
         report,
         resume,
+        resume_search,
+        search_network,
         verify,
     )
 
@@ -47,6 +50,8 @@ _PUBLIC = {
     "pretrain": "lightssl.pipeline",
     "report": "lightssl.pipeline",
     "resume": "lightssl.pipeline",
+    "resume_search": "lightssl.pipeline",
+    "search_network": "lightssl.pipeline",
     "verify": "lightssl.pipeline",
 }
 
@@ -63,6 +68,8 @@ __all__ = [
     "pretrain",
     "report",
     "resume",
+    "resume_search",
+    "search_network",
     "verify",
 ]
 

@@ -25,6 +25,7 @@ PACKAGES = (
     "onnxruntime",
     "albumentations",
     "opencv-python-headless",
+    "optuna",
     "pydantic",
     "PyYAML",
     "safetensors",

@@ -1,4 +1,4 @@
-"""Lengths of training as people write them: ``"200 epochs"``, ``"1M examples"``, ``"10%"``."""
+"""Amounts as people write them: ``"300M"``; lengths of training: ``"200 epochs"``, ``"1M examples"``, ``"10%"``."""
 
 import re
 from dataclasses import dataclass
@@ -7,6 +7,23 @@ from typing import Any, Literal, get_args
 from lightssl.errors import ConfigError
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
+
+
+def parse_count(text: str) -> int:
+    """Read ``"300M"``, ``"3.5M"``, ``"1.8G"`` or ``"300000000"``.
+
+    Raises:
+        ConfigError: The text is no such number, or it is 0.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:[._]\d+)*)\s*([kmgb]?)\s*", text.lower())
+    try:
+        count = round(float(match[1].replace("_", "")) * _SUFFIXES[match[2]]) if match else 0
+    except ValueError:
+        count = 0
+    if count < 1:
+        raise ConfigError(f"{text!r} is not a number above 0.", "Write one like 300M, 3.5M or 1.8G.")
+    return count
+
 
 Unit = Literal["steps", "epochs", "examples", "percent"]
 

@@ -12,6 +12,7 @@ from lightssl.evaluation import EVALUATIONS
 from lightssl.methods import METHODS
 from lightssl.registry import Registry
 from lightssl.resources import resource
+from lightssl.search import STRATEGIES
 from lightssl.train import OPTIMIZERS
 
 PACKAGE = Path(lightssl.__file__).parent
@@ -74,7 +75,7 @@ def test_imports_never_go_up_or_sideways() -> None:
     assert not wrong
 
 
-REGISTRIES: list[Registry] = [BACKBONES, METHODS, EVALUATIONS, OPTIMIZERS]
+REGISTRIES: list[Registry] = [BACKBONES, METHODS, EVALUATIONS, OPTIMIZERS, STRATEGIES]
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightssl.errors import ConfigError
-from lightssl.units import Duration
+from lightssl.units import Duration, parse_count
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["steps", "epochs", "examples", "%"]))
@@ -28,3 +28,14 @@ def test_durations_in_steps() -> None:
 def test_no_durations(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a length of training"):
         Duration.parse(text)
+
+
+def test_counts_are_read_with_their_suffix() -> None:
+    counts = {"300M": 300_000_000, "3.5m": 3_500_000, "1.8G": 1_800_000_000, "300_000": 300_000, " 12 ": 12, "2k": 2000}
+    assert {text: parse_count(text) for text in counts} == counts
+
+
+@pytest.mark.parametrize("text", ["", "M", "0", "-5M", "300MM", "1.2.3M", "many", "1e6", "0.1"])
+def test_no_counts(text: str) -> None:
+    with pytest.raises(ConfigError, match="is not a number above 0"):
+        parse_count(text)

@@ -13,10 +13,11 @@ from lightssl.errors import DataError
 
 def has_batch_norm(network: nn.Module) -> bool:
     """Whether a network keeps running statistics of batch norm."""
-    return bool(_tracking_layers(network))
+    return bool(batch_norm_layers(network))
 
 
-def _tracking_layers(network: nn.Module) -> list[_BatchNorm]:
+def batch_norm_layers(network: nn.Module) -> list[_BatchNorm]:
+    """Return the layers of a network that keep running statistics of batch norm."""
     return [layer for layer in network.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
 
 
@@ -52,7 +53,7 @@ def estimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     Raises:
         DataError: There is no batch. The statistics are then untouched.
     """
-    layers = _tracking_layers(network)
+    layers = batch_norm_layers(network)
     if not layers:
         return
     batches = iter(batches)

@@ -8,7 +8,19 @@ from typing import Annotated
 import typer
 
 from lightssl import __version__
-from lightssl.cli import bench, doctor, evaluate, export, fit_profile, import_, pretrain, recipes, report, verify
+from lightssl.cli import (
+    bench,
+    doctor,
+    evaluate,
+    export,
+    fit_profile,
+    import_,
+    pretrain,
+    recipes,
+    report,
+    search,
+    verify,
+)
 from lightssl.cli.terminal import fail, print_warnings
 from lightssl.errors import LightSSLError
 
@@ -37,7 +49,7 @@ def _root(
     """Options of the program itself."""
 
 
-for module in (pretrain, import_, evaluate, export, verify, bench, fit_profile, report, recipes, doctor):
+for module in (pretrain, search, import_, evaluate, export, verify, bench, fit_profile, report, recipes, doctor):
     module.register(app)
 
 

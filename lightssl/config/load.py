@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from lightssl.config.schema import COMPONENTS, Recipe, recipe_model
+from lightssl.config.schema import COMPONENTS, Recipe, Section, keyword_options, options_model, recipe_model
 from lightssl.errors import ConfigError
 from lightssl.registry import did_you_mean
 from lightssl.resources import resource
@@ -178,8 +178,31 @@ def load_recipe(name: str, *, scale: str = PUBLISHED_SCALE, overrides: Sequence[
     Raises:
         ConfigError: Lists every unknown key, wrong type and impossible value.
     """
-    path = find(name)
-    recipe = _read_recipe(path)
+    return resolve(find(name).stem, compose(name), scale=scale, overrides=overrides, origin=f"Recipe {name}")
+
+
+def compose(name: str) -> dict[str, Any]:
+    """Return a recipe file on top of those that it extends, before a scale and overrides change it.
+
+    Raises:
+        ConfigError: There is no such recipe, or one of the files cannot be read.
+    """
+    return _read_recipe(find(name))
+
+
+def resolve(name: str, recipe: Mapping[str, Any], *, scale: str, overrides: Sequence[str] = (), origin: str) -> Recipe:
+    """Lay a scale and overrides over a composed recipe, and check it.
+
+    Args:
+        name: What to call it.
+        recipe: As :func:`compose` returns it.
+        scale: As for :func:`load_recipe`.
+        overrides: As for :func:`load_recipe`.
+        origin: What an error calls it.
+
+    Raises:
+        ConfigError: As for :func:`load_recipe`.
+    """
     changes: dict[str, Any] = {}
     for text in overrides:
         changes = merge(changes, _with_long_forms(parse_override(text)))
@@ -189,7 +212,35 @@ def load_recipe(name: str, *, scale: str = PUBLISHED_SCALE, overrides: Sequence[
     recipe = merge(recipe, chosen)
     recipe = merge(recipe, _scale_overlay(scale, recipe))
     recipe = merge(recipe, changes)
-    return validate({"name": path.stem, "scale": scale, **recipe, **_resolve_views(recipe)}, origin=f"Recipe {name}")
+    return validate({"name": name, "scale": scale, **recipe, **_resolve_views(recipe)}, origin=origin)
+
+
+def load_options(section: str, name: str, thing: Any, *, scale: str, overrides: Sequence[str] = ()) -> Section:
+    """Return the options of something that no recipe holds: its defaults, those of a scale, then overrides.
+
+    Args:
+        section: Where a scale has them, by name, and what the keys of overrides begin with.
+        name: Of the thing.
+        thing: A class or function, whose keyword-only arguments are the options.
+        scale: As for :func:`load_recipe`.
+        overrides: Texts like ``search.candidates=100``.
+
+    Raises:
+        ConfigError: Lists every unknown key, wrong type and impossible value.
+    """
+    of_scale = {} if scale == PUBLISHED_SCALE else _read_mapping(find(scale, "scales")).get(section, {})
+    options = {**of_scale.get(name, {}), "name": name}
+    for text in overrides:
+        options = merge(options, parse_override(text)[section])
+    model = options_model(name, thing)
+    try:
+        return model.model_validate_json(json.dumps(options), strict=True)
+    except ValidationError as error:
+        raise ConfigError(
+            f"The options of {name} have problems:",
+            f"There are: {', '.join(f'{section}.{key}' for key in keyword_options(thing))}.",
+            [f"{section}.{problem}" for problem in _explain(error, model)],
+        ) from error
 
 
 def validate(recipe: Mapping[str, Any], *, origin: str) -> Recipe:

@@ -82,6 +82,7 @@ class DINO(Method):
         self.teacher_momentum = teacher_momentum
         self.teacher_momentum_end = teacher_momentum_end
         self.center_momentum = center_momentum
+        self._mean_scores: list[Tensor] = []  # [K] of each pass of this step, for the centre
 
     @property
     def encoder(self) -> Backbone:
@@ -109,7 +110,7 @@ class DINO(Method):
             temperature=self.student_temperature,
             weights=self.weights,
         )
-        self._update_center(teacher_scores)
+        self._mean_scores.append(teacher_scores.float().mean(dim=(0, 1)))
         return StepOutput(
             loss=loss,
             features=features[0].detach(),
@@ -120,17 +121,17 @@ class DINO(Method):
             },
         )
 
-    @torch.no_grad()
-    def _update_center(self, teacher_scores: Tensor) -> None:
-        mean = mean_over_processes(teacher_scores.float().mean(dim=(0, 1)))
-        self.center.lerp_(mean.to(self.center.dtype), 1.0 - self.center_momentum)
-
     def after_backward(self, clock: Clock) -> None:
         """Keep the prototypes where they started for the first epoch."""
         if clock.step < clock.steps(self.freeze_prototypes):
             for parameter in self.student.head.prototypes.parameters():  # type: ignore[union-attr]
                 parameter.grad = None
 
+    @torch.no_grad()
     def after_step(self, clock: Clock) -> None:
-        """Move the teacher towards the student."""
+        """Move the centre towards the teacher's scores, and the teacher towards the student."""
+        if self._mean_scores:
+            mean = mean_over_processes(torch.stack(self._mean_scores).mean(dim=0))
+            self.center.lerp_(mean.to(self.center.dtype), 1.0 - self.center_momentum)
+        self._mean_scores = []
         ema_update(self.teacher, self.student, self._momentum_at(clock))

@@ -11,6 +11,7 @@ from lightssl.pipeline.evaluating import evaluate
 from lightssl.pipeline.exporting import export
 from lightssl.pipeline.importing import import_weights
 from lightssl.pipeline.reporting import compare, report
+from lightssl.pipeline.searching import pretrain_winner, resume_search, search_network
 from lightssl.pipeline.timing import bench, fit_profile
 from lightssl.pipeline.training import default_scale, pretrain, resume
 from lightssl.pipeline.verifying import verify
@@ -27,7 +28,10 @@ __all__ = [
     "import_weights",
     "load_backbone",
     "pretrain",
+    "pretrain_winner",
     "report",
     "resume",
+    "resume_search",
+    "search_network",
     "verify",
 ]

@@ -37,9 +37,9 @@ def build_backbone(recipe: Recipe) -> Backbone:
     return backbone
 
 
-def build_method(recipe: Recipe) -> Method:
-    """Build the recipe's method around its backbone."""
-    backbone = build_backbone(recipe)
+def build_method(recipe: Recipe, backbone: Backbone | None = None) -> Method:
+    """Build the recipe's method around its backbone, or around another one."""
+    backbone = backbone or build_backbone(recipe)
     method: Method = METHODS[recipe.method.name](backbone, recipe.views.weights, **options_of(recipe.method))
     return method
 

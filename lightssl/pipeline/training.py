@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from math import ceil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -44,6 +45,9 @@ from lightssl.types import Clock
 from lightssl.units import Duration
 from lightssl.views.maker import ViewMaker
 from lightssl.views.preview import contact_sheet
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 _SHOWN_IMAGES = 6
 
@@ -117,34 +121,26 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
     prepare_host()
     source = open_source(data, split="train")
     options = recipe.train
-    plan = _plan(recipe, len(source))
+    plan = plan_of(recipe, len(source))
     checkpoint = None
     if resume is not None:
         checkpoint = load_checkpoint(resume.checkpoint_path, recipe=dump(recipe))
-        _check_same_images(resume, source)
+        check_same_images(resume, source)
     fabric = make_fabric(options.precision)
-    method, labels = _checked_method(recipe, plan, source, fabric.device)
+    method, labels = checked_method(recipe, plan, source, fabric.device)
     narrator = narrator if fabric.is_global_zero else Silent()
     # All processes write to one folder: the first one names it.
     run = resume or Run(fabric.broadcast(str(new_run(out, recipe.name).folder) if fabric.is_global_zero else ""))
     narrator.say(f"{recipe.card.title}, scale {recipe.scale}, {_data_sentence(data, source)}")
     narrator.say(f"Views: {recipe.views.describe()}")
 
-    bad_images = BadImages(len(source))
-    trainer = Trainer(
+    trainer = make_trainer(
+        recipe,
         method,
-        OPTIMIZERS[recipe.optimizer.name](parameter_groups(method), **options_of(recipe.optimizer)),
-        Schedule(**fields_of(recipe.schedule)),
+        plan,
+        source,
         fabric=fabric,
         run=run,
-        recipe=dump(recipe),
-        plan=plan,
-        mean=recipe.data.mean,
-        std=recipe.data.std,
-        seed=options.seed,
-        bad_images=bad_images,
-        max_bad_share=recipe.data.max_bad_share,
-        compile=options.compile,
         labels=labels,
         monitor=_monitor(recipe, data, source) if plan.monitor_every and fabric.is_global_zero else None,
     )
@@ -158,33 +154,9 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
         narrator.say(
             f"{plan.total_steps:,} steps of {plan.batch_size} images, {plan.steps_per_epoch:,} an epoch, in {run}"
         )
-    crops_only = recipe.data.augment_on == "device"
-    batches = pretraining_loader(
-        source,
-        ViewMaker(recipe.views, recipe.augment, seed=options.seed, crops_only=crops_only),
-        batch_size=options.batch_size,
-        seed=options.seed,
-        start_step=trainer.step,
-        total_steps=plan.total_steps,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        workers=worker_count(recipe),
-        pin_memory=fabric.device.type == "cuda",
-    )
-    with narrator.work("Pre-training", plan.total_steps) as bar:
-
-        def show(clock: Clock, row: Mapping[str, float]) -> None:
-            status = f"loss {row['loss']:.3f}  {row['images_per_s']:.0f} images/s  rank {row['effective_rank']:.0f}"
-            if "knn_top1" in row:
-                status += f"  kNN {row['knn_top1']:.1f} %"
-            bar(clock.step + 1, status)
-
-        finished = trainer.fit(batches, show)
-    if not finished:
+    if not fit(trainer, recipe, source, "Pre-training", narrator):
         narrator.say(f"Stopped after step {trainer.step:,}. Go on with: lightssl pretrain --resume {run}")
         return run
-    if len(bad_images):
-        narrator.say(f"{len(bad_images):,} images could not be used: see {run.skipped_path}")
     if fabric.is_global_zero:
         backbone = standalone_backbone(method.encoder, recipe)
         if recipe.train.estimate_batch_norm:
@@ -195,10 +167,87 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
     return run
 
 
-def _checked_method(recipe: Recipe, plan: Plan, source: Source, device: torch.device) -> tuple[Method, Tensor | None]:
+def make_trainer(
+    recipe: Recipe,
+    method: Method,
+    plan: Plan,
+    source: Source,
+    *,
+    fabric: "Fabric",
+    run: Run,
+    kept: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Trainer:
+    """Put together what trains a method as the recipe says.
+
+    Args:
+        recipe: The recipe.
+        method: What is trained.
+        plan: How long.
+        source: The images.
+        fabric: Devices, precision and processes.
+        run: Folder for checkpoints and metrics.
+        kept: What checkpoints belong to; by default the recipe.
+        options: Further ones of :class:`Trainer`.
+    """
+    return Trainer(
+        method,
+        OPTIMIZERS[recipe.optimizer.name](parameter_groups(method), **options_of(recipe.optimizer)),
+        Schedule(**fields_of(recipe.schedule)),
+        fabric=fabric,
+        run=run,
+        recipe=kept or dump(recipe),
+        plan=plan,
+        mean=recipe.data.mean,
+        std=recipe.data.std,
+        seed=recipe.train.seed,
+        bad_images=BadImages(len(source)),
+        max_bad_share=recipe.data.max_bad_share,
+        compile=recipe.train.compile,
+        **options,
+    )
+
+
+def fit(trainer: Trainer, recipe: Recipe, source: Source, title: str, narrator: Narrator) -> bool:
+    """Train from where the trainer stands to the end; return whether that was reached: see :meth:`Trainer.fit`."""
+    fabric, plan = trainer.fabric, trainer.plan
+    crops_only = recipe.data.augment_on == "device"
+    batches = pretraining_loader(
+        source,
+        ViewMaker(recipe.views, recipe.augment, seed=recipe.train.seed, crops_only=crops_only),
+        batch_size=plan.batch_size,
+        seed=recipe.train.seed,
+        start_step=trainer.step,
+        total_steps=plan.total_steps,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        workers=worker_count(recipe),
+        pin_memory=fabric.device.type == "cuda",
+    )
+    with narrator.work(title, plan.total_steps) as bar:
+
+        def show(clock: Clock, row: Mapping[str, float]) -> None:
+            status = f"loss {row['loss']:.3f}  {row['images_per_s']:.0f} images/s  rank {row['effective_rank']:.0f}"
+            if "knn_top1" in row:
+                status += f"  kNN {row['knn_top1']:.1f} %"
+            bar(clock.step + 1, status)
+
+        finished = trainer.fit(batches, show)
+    if finished and len(trainer.bad_images):
+        narrator.say(f"{len(trainer.bad_images):,} images could not be used: see {trainer.run.skipped_path}")
+    return finished
+
+
+def checked_method(
+    recipe: Recipe,
+    plan: Plan,
+    source: Source,
+    device: torch.device,
+    build: Callable[[Recipe], Method] = build_method,
+) -> tuple[Method, Tensor | None]:
     """Build what is trained, and refuse what could not be; return it with the labels for its probe, if it has one."""
-    _check_memory(recipe, device)
-    method = build_method(recipe)
+    _check_memory(recipe, device, build)
+    method = build(recipe)
     _check_sizes(recipe, method.encoder)
     method.check(plan.clock(0))
     if not recipe.train.probe:
@@ -208,10 +257,10 @@ def _checked_method(recipe: Recipe, plan: Plan, source: Source, device: torch.de
     return method, torch.from_numpy(np.asarray(source.labels, dtype=np.int64))
 
 
-def _check_memory(recipe: Recipe, device: torch.device) -> None:
+def _check_memory(recipe: Recipe, device: torch.device, build: Callable[[Recipe], Method]) -> None:
     """Refuse networks that cannot fit, before the system stops the process for it."""
     with torch.device("meta"):
-        method = build_method(recipe)
+        method = build(recipe)
     # A trained tensor comes with its gradient and its momentum; activations come on top.
     sizes = {
         name: tensor.numel() * tensor.element_size() * (3 if tensor.requires_grad else 1)
@@ -242,7 +291,8 @@ def _check_sizes(recipe: Recipe, backbone: Backbone) -> None:
             )
 
 
-def _check_same_images(run: Run, source: Source) -> None:
+def check_same_images(run: Run, source: Source) -> None:
+    """Refuse to go on with a run on other images than it was started on."""
     before = run.environment().get("images")
     if before is not None and before != len(source):
         raise DataError(
@@ -251,7 +301,12 @@ def _check_same_images(run: Run, source: Source) -> None:
         )
 
 
-def _plan(recipe: Recipe, images: int) -> Plan:
+def plan_of(recipe: Recipe, images: int) -> Plan:
+    """Convert how long a recipe trains, on so many images, to steps.
+
+    Raises:
+        LightSSLError: It is shorter than one step, or the images do not fill a batch.
+    """
     options = recipe.train
     epoch = steps_per_epoch(images, options.batch_size)
     total = options.duration.steps(batch_size=options.batch_size, steps_per_epoch=epoch)

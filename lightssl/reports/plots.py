@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from lightssl.deploy.latency import slowest
 
@@ -175,6 +175,74 @@ def _draw_operators(
     axes.tick_params(axis="x", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0.12)
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A network in :func:`pareto`."""
+
+    costs: Mapping[str, float]
+    score: float
+    name: str = ""  # of a network that everybody knows; candidates have none
+
+
+def pareto(
+    candidates: Sequence[Spot], known: Sequence[Spot], winner: Spot, *, limits: Mapping[str, float], y_label: str
+) -> bytes:
+    """Draw scores against each cost, as a PNG picture.
+
+    Args:
+        candidates: What a search looked at; those that none beats in both are joined.
+        known: Networks to compare with.
+        winner: One of the candidates.
+        limits: The budget, by the names of costs.
+        y_label: What the score is.
+    """
+    content = BytesIO()
+    with mpl.rc_context({"text.parse_math": False}):
+        figure = Figure(figsize=(5.4 * len(winner.costs), 4.2), layout="constrained")
+        for axes, cost in zip(np.ravel(figure.subplots(1, len(winner.costs), sharey=True)), winner.costs, strict=True):
+            axes.scatter(
+                [spot.costs[cost] for spot in candidates], [spot.score for spot in candidates], s=14, color="#a3acb9"
+            )
+            front = _front(candidates, cost)
+            axes.plot(
+                [spot.costs[cost] for spot in front],
+                [spot.score for spot in front],
+                color="#2563eb",
+                linewidth=1.2,
+                drawstyle="steps-post",
+                label="best so far, by cost",
+            )
+            axes.scatter(winner.costs[cost], winner.score, s=130, marker="*", color="#d9480f", label="winner", zorder=3)
+            for spot in known:
+                axes.scatter(spot.costs[cost], spot.score, s=36, marker="D", color="#0f8a5f", zorder=3)
+                axes.annotate(
+                    _shortened(spot.name),
+                    (spot.costs[cost], spot.score),
+                    xytext=(6, -10),
+                    textcoords="offset points",
+                    fontsize=8,
+                )
+            if cost in limits:
+                axes.axvline(limits[cost], color="#5c6675", linewidth=0.8, linestyle="--", label="limit")
+            axes.xaxis.set_major_formatter(EngFormatter())
+            axes.set_xlabel(cost)
+            axes.spines[["top", "right"]].set_visible(False)
+            axes.margins(x=0.12, y=0.08)
+        figure.axes[0].legend(frameon=False, fontsize=8)
+        figure.axes[0].set_ylabel(y_label)
+        figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()
+
+
+def _front(spots: Sequence[Spot], cost: str) -> list[Spot]:
+    """Return the spots that no other beats in both score and cost, from cheap to expensive."""
+    front: list[Spot] = []
+    for spot in sorted(spots, key=lambda spot: (spot.costs[cost], -spot.score)):
+        if not front or spot.score > front[-1].score:
+            front.append(spot)
+    return front
 
 
 def _bins(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -67,18 +67,23 @@ class CostTable:
 
     def prices(self, genes: np.ndarray) -> np.ndarray:
         """Return FLOPs and parameters, int64 [N, 2], of candidates given as genes [N, G]."""
+        return np.sum(self.parts(genes), axis=0)
+
+    def parts(self, genes: np.ndarray) -> list[np.ndarray]:
+        """Return the prices, int64 [N, 2], of what comes before the stages, of each stage, and of what comes after."""
         size, previous = genes[:, 0], np.zeros(len(genes), dtype=int)
         columns = self.space.columns
-        total = self._stem[size, genes[:, columns[0].width]] + self._tail[size, genes[:, columns[-1].width]]
+        parts = [self._stem[size, genes[:, columns[0].width]]]
         for stage, at, first, further in zip(self.space.stages, columns, self._first, self._further, strict=True):
             width, blocks = genes[:, at.width], genes[:, at.blocks]
             depth = np.array(stage.depths)[genes[:, at.depth]]
-            total += first[size, previous, width, blocks[:, 0]]
+            total = first[size, previous, width, blocks[:, 0]]
             for position in range(1, stage.depths[-1]):
                 present = (position < depth)[:, None]
                 total += np.where(present, further[size, width, blocks[:, position]], 0)
             previous = width
-        return total
+            parts.append(total)
+        return [*parts, self._tail[size, genes[:, columns[-1].width]]]
 
     def cost(self, candidate: Candidate) -> Cost:
         """Return what one candidate costs.

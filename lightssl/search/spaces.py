@@ -58,6 +58,7 @@ class Space:
         stages: What each stage may be made of.
         options: Of the backbone, the same for all candidates and telling the space from others of that backbone.
         image_sizes: Input sizes, in pixels, ascending.
+        stock: Topologies of the best-known networks in it, by the names of their backbones.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Space:
     stages: tuple[StageChoices, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     image_sizes: tuple[int, ...] = (224,)
+    stock: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def grammar(self) -> Grammar:
@@ -244,10 +246,28 @@ SPACES: Mapping[str, Space] = {
                 StageChoices((240, 320, 400), (1,), _EXPANDED),
             ),
             image_sizes=(128, 160, 192, 224),
+            stock={"mobilenetv2": "16x1-k3e1 24x2-k3e6 32x3-k3e6 64x4-k3e6 96x3-k3e6 160x3-k3e6 320x1-k3e6"},
         ),
-        Space("resnet_basic", "resnet", _RESNET, {"block": "basic"}),
-        Space("resnet_bottleneck", "resnet", _RESNET, {"block": "bottleneck"}),
-        Space("vit", "vit", (StageChoices((128, 160, 192, 224, 256), (8, 9, 10, 11, 12, 13, 14), _HEADS),)),
+        Space(
+            "resnet_basic",
+            "resnet",
+            _RESNET,
+            {"block": "basic"},
+            stock={"resnet18": "64x2 128x2 256x2 512x2", "resnet34": "64x3 128x4 256x6 512x3"},
+        ),
+        Space(
+            "resnet_bottleneck",
+            "resnet",
+            _RESNET,
+            {"block": "bottleneck"},
+            stock={"resnet50": "64x3 128x4 256x6 512x3"},
+        ),
+        Space(
+            "vit",
+            "vit",
+            (StageChoices((128, 160, 192, 224, 256), (8, 9, 10, 11, 12, 13, 14), _HEADS),),
+            stock={"vit_tiny": "192x12-h3m4"},
+        ),
     )
 }
 

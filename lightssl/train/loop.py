@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,6 +37,17 @@ class Observer(Protocol):
 
     def __call__(self, clock: Clock, row: Mapping[str, float]) -> None:
         """See the step just done and what was logged of it; called in the first process only."""
+
+
+class Passes(Protocol):
+    """Splits a step into several passes over its batch, whose gradients add up to one update."""
+
+    def __call__(self, method: Method, clock: Clock) -> Sequence[Callable[[], None]]:
+        """Return what prepares the method for each pass; the last must use all parameters, and is what is logged."""
+
+
+def _one_pass(method: Method, clock: Clock) -> Sequence[Callable[[], None]]:
+    return [lambda: None]
 
 
 @dataclass
@@ -84,6 +95,7 @@ class Trainer:
         labels: int64 [N], of all images, if the method has a probe to train on them.
         monitor: Called with the encoder every ``plan.monitor_every`` steps and after the last one; what it returns is
             logged.
+        passes: Of each step; one by default.
     """
 
     def __init__(
@@ -104,6 +116,7 @@ class Trainer:
         compile: bool = False,
         labels: Tensor | None = None,
         monitor: Callable[[nn.Module], Mapping[str, float]] | None = None,
+        passes: Passes = _one_pass,
     ) -> None:
         synchronise_batch_norm(method, fabric.device)
         if compile:
@@ -125,6 +138,7 @@ class Trainer:
         self.bad_images, self.max_bad_share = bad_images, max_bad_share
         self.labels = labels.to(fabric.device) if labels is not None else None
         self.monitor = monitor
+        self.passes = passes
         self.step = 0  # steps done
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
@@ -207,11 +221,21 @@ class Trainer:
         views = [normalise(group, self.mean, self.std) for group in groups]
         indices = batch.indices.to(self.fabric.device, non_blocking=True)
         labels = None if self.labels is None else self.labels[indices]
-        output: StepOutput = self.wrapped(views, clock, labels)
-        self.fabric.backward(output.loss if output.probe_loss is None else output.loss + output.probe_loss)
+        *others, last = self.passes(self.method, clock)
+        for prepare in others:
+            prepare()
+            with self.fabric.no_backward_sync(self.wrapped):  # type: ignore[arg-type]
+                self._pass(views, clock, labels)
+        last()
+        output = self._pass(views, clock, labels)  # processes exchange the sum of all passes with this one
         self.method.after_backward(clock)
         self._stepper.step()
         self.method.after_step(clock)
+        return output
+
+    def _pass(self, views: list[Tensor], clock: Clock, labels: Tensor | None) -> StepOutput:
+        output: StepOutput = self.wrapped(views, clock, labels)
+        self.fabric.backward(output.loss if output.probe_loss is None else output.loss + output.probe_loss)
         return output
 
     def _due(self, every: int) -> bool:

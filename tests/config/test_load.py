@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightssl.config.load import available, dump, load_recipe, merge, parse_override, to_yaml, validate
+from lightssl.config.load import available, dump, load_options, load_recipe, merge, parse_override, to_yaml, validate
 from lightssl.errors import ConfigError
+from lightssl.search import STRATEGIES
 
 
 def test_paper_scale_carries_every_published_value() -> None:
@@ -315,3 +316,18 @@ def test_a_topology_is_checked_with_the_rest_of_a_recipe(backbone: str, problem:
         load_recipe("mobilenetv2_dino", overrides=[f"backbone={backbone}", "train.batch_size=0"])
     assert problem in caught.value.problems[0]
     assert len(caught.value.problems) == 2
+
+
+def test_options_that_no_recipe_holds_come_from_a_function_a_scale_and_overrides() -> None:
+    strategy = STRATEGIES["evolve"]
+    published = load_options("search", "evolve", strategy, scale="paper")
+    quick = load_options("search", "evolve", strategy, scale="quick", overrides=["search.candidates=7"])
+    assert (published.candidates, quick.candidates) == (1000, 7)
+    assert str(published.supernet) == "100 epochs"
+    assert quick.supernet.unit == "examples"
+    assert published.score == quick.score == "agreement"
+    overrides = ["search.candidate=7", "search.images=0", "search.supernet=7"]
+    with pytest.raises(ConfigError) as caught:
+        load_options("search", "evolve", strategy, scale="quick", overrides=overrides)
+    assert len(caught.value.problems) == 3
+    assert any("search.candidate: unknown key. Did you mean 'candidates'" in line for line in caught.value.problems)

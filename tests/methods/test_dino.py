@@ -48,6 +48,7 @@ def test_center_follows_the_teachers_mean_score(method: Any, draw_views: Views, 
         with torch.no_grad():
             scores = twin.head(twin.backbone(draw_views(step)[0].flatten(0, 1)))
         method(draw_views(step), at(step))
+        method.after_step(at(step))
         center = 0.9 * center + 0.1 * scores.double().mean(0)
         torch.testing.assert_close(method.center.double(), center, atol=1e-6, rtol=1e-4)
 
@@ -66,6 +67,7 @@ def test_targets_are_centred_by_earlier_batches_alone(method: Any, draw_views: V
         ]
         exact = 0.4 * (cost[0][1] + cost[1][0]) / 2 + 0.6 * sum(cost[0][2:] + cost[1][2:]) / 12
         output = method(draw_views(step), at(step))
+        method.after_step(at(step))
         assert output.loss.item() == pytest.approx(exact, rel=1e-5)
         entropy = -(targets * targets.log()).sum(-1).mean().item()
         assert output.logs["teacher_entropy"].item() == pytest.approx(entropy, rel=1e-4)

@@ -87,3 +87,19 @@ def test_whatever_is_made_larger_costs_more(name: str) -> None:
 def test_another_width_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"backbone\.width is 0\.5"):
         CostTable(SPACES["mobilenetv2"], width=0.5)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_prices_are_told_apart_by_stage(name: str) -> None:
+    """Another last stage changes nothing before it."""
+    space = SPACES[name]
+    table = CostTable(space)
+    genes = space.sample(np.random.default_rng(0), 50)
+    parts = table.parts(genes)
+    assert len(parts) == len(space.stages) + 2
+    np.testing.assert_array_equal(np.sum(parts, axis=0), table.prices(genes))
+    other = genes.copy()
+    other[:, space.columns[-1].width :] = 0
+    for before, after in zip(parts[: -2 if len(space.stages) > 1 else 0], table.parts(other), strict=False):
+        np.testing.assert_array_equal(before, after)
+    assert (table.parts(other)[-2] <= parts[-2]).all()

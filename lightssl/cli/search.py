@@ -1,0 +1,181 @@
+"""``lightssl search``."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from lightssl.cli.examples import examples
+from lightssl.cli.terminal import Terminal, console, print_json, print_table
+from lightssl.errors import ConfigError
+
+_SHARED = ("data", "json", "pretrain", "resume", "join")  # options that go with --resume and --join
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command(
+        epilog=examples(
+            "lightssl search --flops 300M",
+            "lightssl search --flops 300M --params 2.5M --pretrain",
+            "lightssl search --space resnet_basic --flops 1.8G --recipe resnet18_mocov2 --strategy random",
+            "lightssl search --flops 300M --set search.candidates=100 --set search.supernet='30k examples'",
+            "lightssl search --resume runs/search",
+            "lightssl search --join runs/search",
+        )
+    )(search)
+
+
+def search(
+    flops: Annotated[
+        Optional[str], typer.Option(help="Most multiply-accumulates for one image: 300M.", show_default=False)
+    ] = None,
+    params: Annotated[Optional[str], typer.Option(help="Most parameters: 3.5M.", show_default=False)] = None,
+    image_size: Annotated[
+        Optional[int],
+        typer.Option(
+            help="Input size, in pixels, that the budget is counted at: what you will deploy. Training uses the views "
+            "of the scale.",
+            show_default="the recipe's as published, mostly 224",
+        ),
+    ] = None,
+    space: Annotated[
+        Optional[str],
+        typer.Option(
+            help="mobilenetv2, resnet_basic, resnet_bottleneck or vit.", show_default="that of the recipe's backbone"
+        ),
+    ] = None,
+    strategy: Annotated[
+        str,
+        typer.Option(
+            help="evolve: a supernet, then evolution. random: a supernet, then candidates drawn at random. "
+            "zero-cost: evolution on scores of untrained networks."
+        ),
+    ] = "evolve",
+    recipe: Annotated[
+        Optional[str],
+        typer.Option(help="How the supernet learns: a recipe's name or YAML file.", show_default="DINO on the space"),
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="A folder of images, 'DIR/*.tar', torchvision:NAME, or sample (embedded).")
+    ] = "sample",
+    scale: Annotated[
+        Optional[str],
+        typer.Option(
+            help="paper, small or quick: how the supernet is trained and how many candidates are scored.",
+            show_default="quick on the sample or without a GPU, else small",
+        ),
+    ] = None,
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change one value of the recipe, or search.KEY; repeat for more."
+        ),
+    ] = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Score candidates by kNN with the labels of the images.")
+    ] = False,
+    seed: Annotated[Optional[int], typer.Option(help="Decides everything that is drawn.", show_default=False)] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(help="Folder of the run.", show_default="runs/TIME-search-RECIPE")
+    ] = None,
+    storage: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="URL", help="Database that candidates are kept in.", show_default="a file in the run's folder"
+        ),
+    ] = None,
+    pretrain: Annotated[
+        bool, typer.Option("--pretrain", help="Go on to train the winner, in the same folder.")
+    ] = False,
+    resume: Annotated[
+        Optional[Path],
+        typer.Option(metavar="RUN", help="Go on with a search that was stopped; --data if the images have moved."),
+    ] = None,
+    join: Annotated[
+        Optional[Path],
+        typer.Option(metavar="RUN", help="Help a search that is scoring candidates, as one more worker."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    ctx: typer.Context = None,  # type: ignore[assignment]
+) -> None:
+    """Search for the network that learns best, without labels, within a budget.
+
+    All costs are upper limits, counted at one input size; the winner uses up 95 to 100 % of the tightest.
+    """
+    from lightssl import pipeline
+    from lightssl.units import parse_count
+
+    if pretrain and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "--pretrain does not go with several processes, which part to score candidates.",
+            "Leave it out, and train the winner with the command that the search ends in.",
+        )
+    narrator = Terminal()
+    running = resume or join
+    if running is not None:
+        given = [name for name in ctx.params if name not in _SHARED and _was_given(ctx, name)]
+        if given or (resume and join):
+            raise ConfigError(
+                "--resume and --join go on with a search as it was started and cannot be combined with "
+                f"{', '.join(_spelled(name) for name in given) or 'each other'}.",
+                "Leave them out, or start a new search.",
+            )
+        result = pipeline.resume_search(
+            running, data=data if _was_given(ctx, "data") else None, join=join is not None, narrator=narrator
+        )
+    else:
+        asked = {"flops": flops, "parameters": params}
+        limits = {name: float(parse_count(text)) for name, text in asked.items() if text is not None}
+        if not limits:
+            raise ConfigError("A search needs a budget.", "Give one or more: --flops 300M --params 3.5M")
+        result = pipeline.search_network(
+            limits,
+            strategy=strategy,
+            space=space,
+            recipe=recipe,
+            image_size=image_size,
+            data=data,
+            scale=scale,
+            overrides=set_ or (),
+            seed=seed,
+            labels=labels,
+            out=out,
+            storage=storage,
+            narrator=narrator,
+        )
+    if result is None:
+        return
+    if json:
+        print_json(result)
+    else:
+        _print(result)
+    if pretrain:
+        pipeline.pretrain_winner(result, narrator=narrator)
+
+
+def _print(result: dict[str, Any]) -> None:
+    rows = {"winner": result["winner"], **result["stock"]}
+    names = [name for name in result["winner"] if name not in ("candidate", "score")]
+    print_table(
+        f"Of {result['candidates']:,} candidates",
+        ["network", *names],
+        [[name, *(_figure(row[key]) for key in names)] for name, row in rows.items()],
+    )
+    console.print(f"Winner: {result['winner']['candidate']}", markup=False)
+    console.print(f"Page: {Path(result['recipe']).with_name('search.html')}", markup=False)
+    console.print(f"Next: {result['next']}", markup=False)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _was_given(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _spelled(name: str) -> str:
+    return f"--{name.rstrip('_').replace('_', '-')}"

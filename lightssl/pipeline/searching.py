@@ -1,0 +1,240 @@
+"""``search``: from a budget to a recipe for the network that makes the most of it."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from lightssl.config.load import PUBLISHED_SCALE, compose, dump, resolve
+from lightssl.data.sources import open_source, require_labels
+from lightssl.errors import ConfigError, LightSSLError
+from lightssl.files import write_json
+from lightssl.pipeline.building import SAMPLE, describe_environment
+from lightssl.pipeline.laboratory import Laboratory
+from lightssl.pipeline.question import SECTION, Question, space_called, space_of
+from lightssl.pipeline.search_results import budget_text, write_results
+from lightssl.pipeline.training import check_same_images, default_scale, pretrain
+from lightssl.progress import Narrator, Silent
+from lightssl.runs import Run, new_run
+from lightssl.search import STRATEGIES
+from lightssl.search.budget import check_budget
+from lightssl.search.cost import CostTable
+from lightssl.search.task import Stopped, Task
+from lightssl.train.host import prepare_host
+
+_DEFAULT_SPACE = "mobilenetv2"
+_MAIN = "main"  # the worker that trains the supernet and writes the results
+
+
+def search_network(
+    limits: Mapping[str, float],
+    *,
+    strategy: str = "evolve",
+    space: str | None = None,
+    recipe: str | None = None,
+    image_size: int | None = None,
+    data: str = SAMPLE,
+    scale: str | None = None,
+    overrides: Sequence[str] = (),
+    seed: int | None = None,
+    labels: bool = False,
+    out: Path | str | None = None,
+    storage: str | None = None,
+    narrator: Narrator | None = None,
+) -> dict[str, Any] | None:
+    """Search for the network that learns best, without labels, at a cost.
+
+    Args:
+        limits: The budget, such as ``{"flops": 300e6, "parameters": 3.5e6}``. The winner uses up 95 to 100 % of it.
+        strategy: A name in :data:`lightssl.search.STRATEGIES`.
+        space: A name in :data:`lightssl.search.spaces.SPACES`; by default that of the recipe's backbone.
+        recipe: Name of a shipped recipe, or path of a YAML file: how the supernet is trained, and later the winner. By
+            default DINO with the space's best-known network.
+        image_size: Input size that the budget is counted at, in pixels; by default that which the recipe's networks are
+            evaluated at as published. The supernet is trained on views of the scale's size.
+        data: As for :func:`lightssl.pipeline.pretrain`.
+        scale: As there; also decides how much is tried.
+        overrides: Texts like ``train.batch_size=64`` for the recipe, and ``search.candidates=100`` for the strategy.
+        seed: Short for the override ``train.seed``.
+        labels: Short for ``search.score=knn``: score candidates by labels instead of without.
+        out: Folder of the run; results are in its folder ``search``. By default one below ``runs/``.
+        storage: URL of a database that candidates are kept in; by default a file in the folder.
+        narrator: Told how it goes.
+
+    Returns:
+        What was also written to ``search/search.json``: what was ``asked``, the ``winner``, the ``stock`` networks and
+        the number of ``candidates``. None if the search was stopped, or in a process that is not the first.
+
+    Raises:
+        LightSSLError: Something the user can mend: see :mod:`lightssl.errors`.
+    """
+    if seed is not None:
+        overrides = [*overrides, f"train.seed={seed}"]
+    if labels:
+        overrides = [*overrides, f"{SECTION}.score=knn"]
+    if recipe is None:
+        chosen = space_called(space or _DEFAULT_SPACE)
+        recipe = f"{next(iter(chosen.stock))}_dino"
+    composed = compose(recipe)
+    chosen = space_called(space) if space is not None else space_of(recipe, composed)
+    published = resolve(recipe, composed, scale=PUBLISHED_SCALE, origin=f"Recipe {recipe}")
+    question = Question(
+        strategy=strategy,
+        space=chosen.name,
+        limits=dict(limits),
+        image_size=image_size or published.evaluation.image_size,
+        recipe=Path(recipe).stem,
+        composed=composed,
+        scale=scale or default_scale(data),
+        overrides=list(overrides),
+    )
+    return _search(question, None, data=data, out=out, storage=storage, narrator=narrator or Silent())
+
+
+def resume_search(
+    run: Path | str, *, data: str | None = None, join: bool = False, narrator: Narrator | None = None
+) -> dict[str, Any] | None:
+    """Go on with a search that was stopped, or help one that is under way.
+
+    Args:
+        run: Its folder.
+        data: Where the images are now, if they have moved.
+        join: Score candidates as one more worker, beside the process that does the search.
+        narrator: Told how it goes.
+
+    Returns:
+        As :func:`search_network`; None for a worker that joined.
+
+    Raises:
+        LightSSLError: The folder holds no search, its checkpoint is damaged, or its images have changed.
+    """
+    path = Path(run) / SECTION / "search.json"
+    try:
+        asked = json.loads(path.read_text(encoding="utf-8"))["asked"]
+        question = Question(**asked["question"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise LightSSLError(f"{run} holds no search: {path} cannot be read.", "Name the folder of a search.") from error
+    return _search(
+        question,
+        Path(run),
+        data=data or asked["data"],
+        out=run,
+        storage=asked["storage"],
+        narrator=narrator or Silent(),
+        join=join,
+    )
+
+
+def _search(
+    question: Question,
+    resumed: Path | None,
+    *,
+    data: str,
+    out: Path | str | None,
+    storage: str | None,
+    narrator: Narrator,
+    join: bool = False,
+) -> dict[str, Any] | None:
+    strategy, options = STRATEGIES[question.strategy], question.strategy_options()
+    recipe, deployed = question.resolve(question.scale), question.resolve(PUBLISHED_SCALE)
+    if recipe.train.compile:
+        raise ConfigError(
+            "train.compile=true does not go with a supernet, which is another network in every pass.",
+            "Leave it at false.",
+        )
+    table = CostTable(question.searched, **question.backbone_options(deployed))
+    check_budget(table, question.limits)
+    prepare_host()
+    source = open_source(data, split="train")
+    if options.get("score") == "knn":
+        require_labels(source, "a score by labels")
+
+    from lightssl.search.study import open_study  # these take seconds to import
+    from lightssl.train.fabric import make_fabric
+
+    fabric = make_fabric(recipe.train.precision)
+    first = fabric.is_global_zero and not join
+    narrator = narrator if fabric.is_global_zero else Silent()
+    # All processes write to one folder: the first one names it.
+    folder = resumed or Path(fabric.broadcast(str(_new_folder(out, recipe.name)) if first else ""))
+    run = Run(folder / SECTION)
+    narrator.say(
+        f"{question.strategy}: {question.space}, {budget_text(question.limits)} at {question.image_size} pixels; "
+        f"{recipe.card.title}, scale {recipe.scale}, views of {recipe.views.global_.size} pixels, "
+        f"{len(source):,} images of {source.name}, in {run}"
+    )
+    rank = fabric.global_rank
+    task = Task(
+        table=table,
+        limits=question.limits,
+        stock=question.stock,
+        seed=recipe.train.seed,
+        lab=Laboratory(
+            recipe,
+            question.searched,
+            source,
+            supernet_options=question.backbone_options(recipe),
+            deployed_options=question.backbone_options(deployed),
+            run=run,
+            question=question.digest,
+            fabric=fabric,
+            narrator=narrator,
+            may_train=not join,
+        ),
+        storage=storage or f"sqlite:///{(run.folder / 'candidates.db').resolve()}",
+        name=folder.resolve().name,
+        question=question.digest,
+        worker=uuid4().hex if join else f"process {rank}" if rank else _MAIN,
+        narrator=narrator,
+    )
+    asked = {"question": asdict(question), "data": data, "storage": storage, "options": _plain(options)}
+    if resumed is not None:
+        check_same_images(run, source)
+    if first:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        open_study(task)  # refuses another search's before anything is trained
+    if first and resumed is None:
+        run.write_start(dump(recipe), describe_environment(data=data, images=len(source)))
+        write_json(run.folder / "search.json", {"asked": asked})
+    fabric.barrier()
+    try:
+        found = strategy(task, **options)
+    except Stopped:
+        narrator.say(f"Stopped. Go on with: lightssl search --resume {folder}")
+        return None
+    return write_results(run, question, asked, table, found) if first else None
+
+
+def _new_folder(out: Path | str | None, name: str) -> Path:
+    """Choose the folder of a new search.
+
+    Raises:
+        LightSSLError: It holds a search already.
+    """
+    folder = new_run(Path(out) if out is not None else None, f"search-{name}").folder
+    if (folder / SECTION / "search.json").exists():
+        raise LightSSLError(
+            f"{folder} already holds a search.",
+            f"Continue it with --resume {folder}, or choose another folder with --out.",
+        )
+    return folder
+
+
+def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value if isinstance(value, int | float) else str(value) for key, value in options.items()}
+
+
+def pretrain_winner(result: Mapping[str, Any], *, narrator: Narrator | None = None) -> Run:
+    """Train the winner of a search in the folder of the search: see :func:`lightssl.pipeline.pretrain`."""
+    asked = result["asked"]
+    question = Question(**asked["question"])
+    return pretrain(
+        result["recipe"],
+        data=asked["data"],
+        scale=question.scale,
+        overrides=question.recipe_overrides,
+        out=Path(result["recipe"]).parent.parent,
+        narrator=narrator,
+    )

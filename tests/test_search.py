@@ -1,0 +1,216 @@
+"""The whole search on a few images, and what it does when something is wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightssl
+from lightssl.backbones.cost import count_cost
+from lightssl.config.load import load_recipe
+from lightssl.errors import ConfigError, DataError, LightSSLError
+from lightssl.files import read_json_lines
+from lightssl.pipeline import build_backbone, resume_search, search_network
+from tests.reports.html import Page
+
+LIMITS = {"flops": 100e6}
+SHORT = [
+    "train.batch_size=4",
+    "train.checkpoint_every=1 steps",
+    "train.log_every=1 steps",
+    "train.precision=32-true",
+    "data.workers=0",
+    "views.local.count=2",
+    "method.hidden=16",
+    "method.bottleneck=8",
+    "method.prototypes=16",
+]
+EVOLVE = ["search.supernet=2 steps", "search.candidates=4", "search.population=2", "search.images=8", "search.middle=1"]
+ZERO_COST = ["search.candidates=2", "search.population=2", "search.images=4"]
+
+
+def search(photos: Path, out: Path, *options: str, limits: Mapping[str, float] = LIMITS, **more: Any) -> dict[str, Any]:
+    result = search_network(limits, data=str(photos), overrides=[*SHORT, *options], out=out, **more)
+    assert result is not None
+    return result
+
+
+@pytest.mark.slow
+def test_a_search_ends_in_a_recipe_that_pretrain_runs_and_export_ships(
+    photos: Path, tmp_path: Path, program: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    settings = [word for option in [*SHORT, *EVOLVE] for word in ("--set", option)]
+    done = program("search", "--flops", "100M", "--data", str(photos), *settings, "--out", "run")
+    folder = tmp_path / "run" / "search"
+    result = json.loads((folder / "search.json").read_text())
+    rows = read_json_lines(folder / "candidates.jsonl")
+    winner = result["winner"]
+    assert len(rows) == result["candidates"] == 4
+    assert winner["score"] == max(row["score"] for row in rows)
+    assert all(0.95 <= row["budget_share"] <= 1.0 for row in rows)
+    assert f"Winner: {winner['candidate']}" in done.stdout
+    assert "100,000,000 flops at 224 pixels" in done.stderr
+    assert "views of 32 pixels" in done.stderr
+
+    # What was promised is what is built.
+    recipe = load_recipe(str(folder / "winner.yaml"))
+    assert recipe.evaluation.image_size == recipe.views.global_.size == 224
+    assert count_cost(build_backbone(recipe), 224) == (winner["flops"], winner["parameters"])
+
+    page = Page(folder / "search.html")
+    assert page.tags.count("img") == 1
+    assert all(address.startswith("data:") for address in page.loads)
+    for words in (winner["candidate"], "mobilenetv2", *winner["candidate"].split()[1:], result["next"]):
+        assert words in page.text
+    assert (folder / "pareto.png").read_bytes().startswith(b"\x89PNG")
+
+    run = lightssl.pretrain(
+        str(folder / "winner.yaml"),
+        data=str(photos),
+        overrides=[*SHORT, "train.duration=1 steps"],
+        out=tmp_path / "run",
+    )
+    assert run.recipe()["backbone"]["topology"] in winner["candidate"]
+    assert lightssl.export(run).output.width == 1280
+
+
+def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lightssl", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 600
+    while not condition():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "the search never got there"
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_twice_ends_as_one_that_was_not(
+    photos: Path, tmp_path: Path, program: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """Once while the supernet is trained, and once while candidates are scored."""
+    options = [*SHORT, *EVOLVE, "search.supernet=4 steps"]
+    settings = [word for option in options for word in ("--set", option)]
+    asked = ["search", "--flops", "100M", "--data", str(photos), *settings, "--out"]
+    program(*asked, "whole")
+
+    folder = tmp_path / "broken" / "search"
+    process = start([*asked, "broken"], tmp_path)
+    kill_when(process, lambda: len(read_json_lines(folder / "metrics.jsonl")) >= 2)
+    assert scored(folder / "candidates.db") == 0
+    process = start(["search", "--resume", "broken"], tmp_path)
+    kill_when(process, lambda: scored(folder / "candidates.db") >= 1)
+    assert not (folder / "candidates.jsonl").exists()
+    program("search", "--resume", "broken")
+
+    whole = tmp_path / "whole" / "search"
+    assert (folder / "candidates.jsonl").read_text() == (whole / "candidates.jsonl").read_text()
+    assert [row["loss"] for row in read_json_lines(folder / "metrics.jsonl")] == [
+        row["loss"] for row in read_json_lines(whole / "metrics.jsonl")
+    ]
+
+
+def scored(database: Path) -> int:
+    """Return how many candidates are scored in a database that may not be one yet."""
+    import sqlite3
+
+    if not database.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+            return int(connection.execute("SELECT COUNT(*) FROM trials WHERE state = 'COMPLETE'").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+@pytest.mark.slow
+def test_the_baselines_end_alike(photos: Path, tmp_path: Path) -> None:
+    found = {
+        "random": search(photos, tmp_path / "r", *[o for o in EVOLVE if "population" not in o], strategy="random"),
+        "zero-cost": search(photos, tmp_path / "z", *ZERO_COST, strategy="zero-cost"),
+        "labels": search(photos, tmp_path / "l", *EVOLVE, labels=True),
+    }
+    for result in found.values():
+        assert 0.95 <= result["winner"]["budget_share"] <= 1.0
+    assert {"naswot", "synflow", "rank"} <= found["zero-cost"]["winner"].keys()
+    assert not (tmp_path / "z" / "search" / "checkpoints").exists()
+    assert found["labels"]["winner"]["score"] == found["labels"]["winner"]["knn"]
+
+
+@pytest.mark.slow
+def test_further_workers_and_other_folders(photos: Path, tmp_path: Path) -> None:
+    search(photos, tmp_path / "run", *EVOLVE)
+    assert resume_search(tmp_path / "run", join=True) is None  # there is nothing left to do
+    with pytest.raises(LightSSLError, match="already holds a search"):
+        search(photos, tmp_path / "run", *EVOLVE)
+    (photos / "red" / "0.jpg").unlink()
+    with pytest.raises(DataError, match="was started on 30 images"):
+        resume_search(tmp_path / "run")
+    storage = f"sqlite:///{tmp_path / 'run' / 'search' / 'candidates.db'}"
+    with pytest.raises(LightSSLError, match="holds another search by the name 'run'"):
+        search(photos, tmp_path / "elsewhere" / "run", *ZERO_COST, strategy="zero-cost", storage=storage)
+
+
+# --------------------------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limits": {"flops": 1e6}}, r"flops: the limit is 1,000,000, mobilenetv2@224 .* has 69,696,032"),
+        ({"limits": {"flops": 300e6, "parameters": 1e3}}, "parameters: the limit is 1,000"),
+        ({"strategy": "evolv"}, "Unknown search strategy 'evolv'.\nDid you mean 'evolve'"),
+        ({"space": "mobilnet"}, "Unknown search space 'mobilnet'.\nDid you mean 'mobilenetv2'"),
+        ({"recipe": "resnet50_din"}, "Unknown recipe 'resnet50_din'"),
+        ({"overrides": ["search.candidate=3"]}, "search.candidate: unknown key. Did you mean 'candidates'"),
+        ({"overrides": ["search.score=top1"]}, "search.score"),
+        ({"overrides": ["train.compile=true"]}, "train.compile=true does not go with a supernet"),
+        ({"overrides": ["backbone=resnet18"]}, "The networks of the space mobilenetv2 are mobilenetv2, not resnet18"),
+        ({"overrides": ["backbone.width=0.5"]}, "a search chooses widths itself"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_done(
+    options: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        search_network(**{"limits": LIMITS, "out": tmp_path / "run", **options})
+    assert not (tmp_path / "run").exists()
+
+
+def test_labels_that_are_not_there_are_missed_at_once(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no labels, which a score by labels needs"):
+        search_network(LIMITS, data=str(photos / "red"), labels=True, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_a_search_is_named(tmp_path: Path) -> None:
+    with pytest.raises(LightSSLError, match="holds no search"):
+        resume_search(tmp_path)
+
+
+def test_the_space_and_the_size_are_those_of_the_recipe() -> None:
+    with pytest.raises(ConfigError, match=r"resnet_basic@32 32x1 64x1 128x1 256x1 has"):
+        search_network({"flops": 1.0}, recipe="resnet18_simsiam_cifar")
+    with pytest.raises(ConfigError, match=r"vit@160 128x8-h2m2 has"):
+        search_network({"flops": 1.0}, recipe="vit_tiny_swav", image_size=160)
+    with pytest.raises(ConfigError, match=r"resnet_bottleneck@224 32x1 64x1 128x1 256x1 has 471,252,992"):
+        search_network({"flops": 1.0}, space="resnet_bottleneck")
