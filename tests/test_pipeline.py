@@ -95,7 +95,7 @@ def test_a_topology_goes_from_a_recipe_to_an_onnx_file(backbone: str, photos: Pa
     run = lightssl.pretrain(str(recipe), data=str(photos), overrides=make_tiny("dino"), out=tmp_path / "run")
     network = lightssl.load_backbone(run)
     assert run.recipe()["backbone"]["topology"] in backbone
-    assert lightssl.export(run).feature_width == network.feature_width
+    assert lightssl.export(run).output.width == network.feature_width
 
 
 def test_knn_is_watched_during_training_if_asked(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
