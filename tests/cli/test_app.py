@@ -74,7 +74,7 @@ def test_the_examples_run_as_written(program: Program, tmp_path: Path, photos: P
     lines = [
         line for command in COMMANDS.values() for line in command.epilog.splitlines() if line.startswith("lightssl")
     ]
-    trainings = [line for line in lines if line.startswith("lightssl pretrain")]
+    trainings = [line for line in lines if line.startswith(("lightssl pretrain", "lightssl search"))]
     program(*shlex.split(next(line for line in trainings if "5 steps" in line))[1:])
     settings = [argument for override in tiny for argument in ("--set", override)]
     program("pretrain", "--data", str(photos), *settings)
