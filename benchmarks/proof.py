@@ -48,7 +48,7 @@ SETTINGS = {
     "mocov2": ["method.queue=256"],
     "vit_tiny": ["schedule.base_rate=7e-4"],
     "vit_tiny_dino": ["method.head_batch_norm=true"],
-    "resnet18_simsiam": ["train.duration=60k examples"],
+    "simsiam": ["train.duration=60k examples"],
 }
 UNSEEN_EPOCH = 10**6  # of views that no training drew
 BATCH = 100
