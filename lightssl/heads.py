@@ -62,6 +62,7 @@ class DINOHead(nn.Module):
         prototypes: K, the number of outputs.
         batch_norm: Normalise the hidden layers, as for convolutional networks.
         freeze_gain: Keep the prototypes at unit length.
+        layers: In place of the hidden layers, what maps [B, in_width] to [B, hidden].
     """
 
     def __init__(
@@ -73,9 +74,13 @@ class DINOHead(nn.Module):
         prototypes: int = 4096,
         batch_norm: bool = True,
         freeze_gain: bool = True,
+        layers: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.mlp = mlp((in_width, hidden, hidden, bottleneck), batch_norm=batch_norm, activation=nn.GELU)
+        if layers is None:
+            self.mlp = mlp((in_width, hidden, hidden, bottleneck), batch_norm=batch_norm, activation=nn.GELU)
+        else:
+            self.mlp = nn.Sequential(layers, nn.Linear(hidden, bottleneck))
         self.mlp.apply(_init_linear)
         self.prototypes = weight_norm(nn.Linear(bottleneck, prototypes, bias=False))
         gain = self.prototypes.parametrizations.weight.original0  # [K, 1]

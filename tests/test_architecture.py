@@ -21,7 +21,7 @@ PACKAGE = Path(lightssl.__file__).parent
 TIERS = [
     {"errors"},
     {"registry", "units", "schedules", "resources", "files", "progress", "shared_memory"},
-    {"types", "machine", "distributed", "images", "collapse"},
+    {"types", "machine", "distributed", "images", "collapse", "chains"},
     {"checkpoint", "runs"},
     {"losses", "heads", "views", "data", "backbones"},
     {"methods"},

@@ -1,11 +1,13 @@
 """DINO: self-distillation with no labels (Caron et al. 2021, arXiv 2104.14294), on SSLight's views."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from lightssl.backbones.base import Backbone
+from lightssl.chains import Chain
 from lightssl.distributed import mean_over_processes
 from lightssl.heads import DINOHead
 from lightssl.losses.cross_view import cross_view_entropy
@@ -14,6 +16,8 @@ from lightssl.methods.base import Branch, Method, ema_update
 from lightssl.schedules import cosine, linear
 from lightssl.types import Clock, NonNegative, Positive, PositiveInt, Share, StepOutput
 from lightssl.units import Duration
+
+_PROJECTOR = Chain("projector", layers=4)  # not in NASiam (arXiv 2302.00059): as long as MoCo's there
 
 
 class DINO(Method):
@@ -27,7 +31,7 @@ class DINO(Method):
         hidden: Width of the head's hidden layers.
         bottleneck: Width in which the head's features are L2-normalised.
         prototypes: K, the number of outputs.
-        head_batch_norm: Batch norm in the head: for convolutional networks, not for transformers.
+        head_batch_norm: Batch norm in the head: for convolutional networks, not for transformers. A chain has its own.
         freeze_gain: Keep the prototypes at unit length.
         freeze_prototypes: How long the last layer stays as it was initialised.
         student_temperature: Of the student's softmax.
@@ -37,6 +41,7 @@ class DINO(Method):
         teacher_momentum: Of the teacher's moving average at the start; follows a cosine.
         teacher_momentum_end: At the end.
         center_momentum: Of the moving average of the teacher's scores.
+        projector: Operations of a chain in place of the hidden layers.
     """
 
     center: Tensor  # [K]
@@ -59,15 +64,18 @@ class DINO(Method):
         teacher_momentum: Share = 0.996,
         teacher_momentum_end: Share = 1.0,
         center_momentum: NonNegative = 0.9,
+        projector: Annotated[str, _PROJECTOR] | None = None,
     ) -> None:
         super().__init__()
+        features = backbone.feature_width
         head = DINOHead(
-            backbone.feature_width,
+            features,
             hidden=hidden,
             bottleneck=bottleneck,
             prototypes=prototypes,
             batch_norm=head_batch_norm,
             freeze_gain=freeze_gain,
+            layers=None if projector is None else _PROJECTOR.build(projector, features, hidden, hidden),
         )
         self.student = Branch(backbone, head)
         # The teacher starts as the student, head included: published code differs there by accident.

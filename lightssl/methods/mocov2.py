@@ -1,18 +1,22 @@
 """MoCo-v2 (Chen et al. 2020, arXiv 2003.04297) with multi-crop queries, on SSLight's views."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightssl.backbones.base import Backbone
+from lightssl.chains import Chain
 from lightssl.distributed import gather
 from lightssl.errors import ConfigError
 from lightssl.heads import L2Normalised, mlp
 from lightssl.losses.contrastive import info_nce
 from lightssl.methods.base import Branch, Method, ema_update
 from lightssl.types import Clock, Positive, PositiveInt, Share, StepOutput
+
+_PROJECTOR = Chain("projector", layers=4)  # NASiam, arXiv 2302.00059
 
 
 class MoCoV2(Method):
@@ -23,11 +27,12 @@ class MoCoV2(Method):
     Args:
         backbone: Network to train.
         weights: Of the mean over global and the mean over local queries.
-        hidden: Width of the head's hidden layer, which has no batch norm.
+        hidden: Width of the head's hidden layer, which has no batch norm; unless there is a projector.
         bottleneck: Width of the embeddings, which are L2-normalised.
         queue: K, keys of earlier images that serve as negatives; a multiple of the batch size.
         temperature: Of the softmax over key and queue.
         momentum: Of the key encoder's moving average.
+        projector: Operations of a chain as wide as the backbone's features, in place of the hidden layer.
     """
 
     queue_keys: Tensor  # [K, bottleneck]; equal in all processes
@@ -42,10 +47,16 @@ class MoCoV2(Method):
         queue: PositiveInt = 65536,
         temperature: Positive = 0.2,
         momentum: Share = 0.999,
+        projector: Annotated[str, _PROJECTOR] | None = None,
     ) -> None:
         super().__init__()
-        head = L2Normalised(mlp((backbone.feature_width, hidden, bottleneck), batch_norm=False))
-        self.query = Branch(backbone, head)
+        features = backbone.feature_width
+        if projector is None:
+            head = mlp((features, hidden, bottleneck), batch_norm=False)
+        else:
+            chain = _PROJECTOR.build(projector, features, features, features)
+            head = nn.Sequential(chain, nn.Linear(features, bottleneck))
+        self.query = Branch(backbone, L2Normalised(head))
         self.key = self.query.momentum_copy()
         self.register_buffer("queue_keys", F.normalize(torch.randn(queue, bottleneck), dim=1))
         self.weights = weights

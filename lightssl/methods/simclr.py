@@ -1,15 +1,19 @@
 """SimCLR: contrastive learning within the batch (Chen et al. 2020, arXiv 2002.05709)."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from torch import Tensor
 
 from lightssl.backbones.base import Backbone
+from lightssl.chains import Chain
 from lightssl.errors import ConfigError
 from lightssl.heads import L2Normalised, mlp
 from lightssl.losses.contrastive import nt_xent
 from lightssl.methods.base import Branch, Method
 from lightssl.types import Clock, Positive, PositiveInt, StepOutput
+
+_PROJECTOR = Chain("projector", layers=6)  # NASiam, arXiv 2302.00059
 
 
 class SimCLR(Method):
@@ -20,9 +24,10 @@ class SimCLR(Method):
     Args:
         backbone: Network to train.
         weights: Of the mean global-global and the mean global-local loss term.
-        hidden: Width of the projector's hidden layer.
+        hidden: Width of the projector's hidden layer, or layers.
         bottleneck: Width of the embeddings, which are L2-normalised.
         temperature: Of the softmax.
+        projector: Operations of a chain that is the projector.
     """
 
     def __init__(
@@ -33,10 +38,15 @@ class SimCLR(Method):
         hidden: PositiveInt = 2048,
         bottleneck: PositiveInt = 128,
         temperature: Positive = 0.5,
+        projector: Annotated[str, _PROJECTOR] | None = None,
     ) -> None:
         super().__init__()
-        head = L2Normalised(mlp((backbone.feature_width, hidden, bottleneck), final_norm=True))
-        self.network = Branch(backbone, head)
+        features = backbone.feature_width
+        if projector is None:
+            head = mlp((features, hidden, bottleneck), final_norm=True)
+        else:
+            head = _PROJECTOR.build(projector, features, hidden, bottleneck)
+        self.network = Branch(backbone, L2Normalised(head))
         self.weights = weights
         self.temperature = temperature
 

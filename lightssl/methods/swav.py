@@ -1,12 +1,14 @@
 """SwAV: swapping assignments between views (Caron et al. 2020, arXiv 2006.09882), on SSLight's views."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightssl.backbones.base import Backbone
+from lightssl.chains import Chain
 from lightssl.distributed import gather, process_rank, world_size
 from lightssl.errors import ConfigError
 from lightssl.heads import L2Normalised, mlp
@@ -16,6 +18,7 @@ from lightssl.methods.base import Branch, Method
 from lightssl.types import Clock, NonNegativeInt, Positive, PositiveInt, StepOutput
 from lightssl.units import Duration
 
+_PROJECTOR = Chain("projector", layers=4)  # not in NASiam (arXiv 2302.00059): as long as MoCo's there
 ASSIGNED = 2  # views that are assigned to prototypes: the first two global ones, as published
 
 
@@ -27,7 +30,7 @@ class SwAV(Method):
     Args:
         backbone: Network to train.
         weights: Of the mean global-global and the mean global-local loss term.
-        hidden: Width of the head's hidden layer.
+        hidden: Width of the head's hidden layer, or layers.
         bottleneck: Width of the embeddings, which are L2-normalised.
         prototypes: K.
         freeze_prototypes: How long the prototypes stay as they were initialised.
@@ -37,6 +40,7 @@ class SwAV(Method):
         queue: Embeddings of earlier images that are assigned together with the batch, for each assigned view; cut to a
             multiple of the batch. 0 for none.
         queue_start: When embeddings begin to be kept. They take part once the queue is full.
+        projector: Operations of a chain in place of the hidden layer.
     """
 
     queue_embeddings: Tensor  # [ASSIGNED, queue, bottleneck], the latest first; equal in all processes
@@ -55,9 +59,15 @@ class SwAV(Method):
         sinkhorn_iterations: PositiveInt = 3,
         queue: NonNegativeInt = 3840,
         queue_start: Duration = Duration(15, "epochs"),
+        projector: Annotated[str, _PROJECTOR] | None = None,
     ) -> None:
         super().__init__()
-        self.network = Branch(backbone, L2Normalised(mlp((backbone.feature_width, hidden, bottleneck))))
+        features = backbone.feature_width
+        if projector is None:
+            head = mlp((features, hidden, bottleneck))
+        else:
+            head = nn.Sequential(_PROJECTOR.build(projector, features, hidden, hidden), nn.Linear(hidden, bottleneck))
+        self.network = Branch(backbone, L2Normalised(head))
         self.prototypes = nn.Linear(bottleneck, prototypes, bias=False)
         self.register_buffer("queue_embeddings", torch.zeros(ASSIGNED, queue, bottleneck))
         self.weights = weights
