@@ -116,8 +116,8 @@ def test_the_state_holds_parameters_and_their_averages(
     assert first.architecture is not None
     assert second.architecture is not None
     second.architecture.load_state_dict(first.architecture.state_dict())
+    second.method.load_state_dict(first.method.state_dict())
     for trainer in (first, second):
-        trainer.method.load_state_dict(first.method.state_dict())
         trainer.architecture_step(draw_batch(1), trainer.plan.clock(1))
     torch.testing.assert_close(second.architecture.parameters[0], first.architecture.parameters[0], rtol=0, atol=0)
 
