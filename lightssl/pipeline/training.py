@@ -37,6 +37,7 @@ from lightssl.pipeline.evaluating import features_of_splits
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run, new_run
 from lightssl.train import OPTIMIZERS
+from lightssl.train.architecture import ArchitectureSteps
 from lightssl.train.host import prepare_host
 from lightssl.train.loop import Plan, Trainer
 from lightssl.train.optim import parameter_groups
@@ -176,6 +177,7 @@ def make_trainer(
     fabric: "Fabric",
     run: Run,
     kept: Mapping[str, Any] | None = None,
+    architecture: ArchitectureSteps | None = None,
     **options: Any,
 ) -> Trainer:
     """Put together what trains a method as the recipe says.
@@ -188,11 +190,15 @@ def make_trainer(
         fabric: Devices, precision and processes.
         run: Folder for checkpoints and metrics.
         kept: What checkpoints belong to; by default the recipe.
+        architecture: What is trained in turns with the weights, if anything is.
         options: Further ones of :class:`Trainer`.
     """
     return Trainer(
         method,
-        OPTIMIZERS[recipe.optimizer.name](parameter_groups(method), **options_of(recipe.optimizer)),
+        OPTIMIZERS[recipe.optimizer.name](
+            parameter_groups(method, leave_out=architecture.parameters if architecture is not None else ()),
+            **options_of(recipe.optimizer),
+        ),
         Schedule(**fields_of(recipe.schedule)),
         fabric=fabric,
         run=run,
@@ -204,6 +210,7 @@ def make_trainer(
         bad_images=BadImages(len(source)),
         max_bad_share=recipe.data.max_bad_share,
         compile=recipe.train.compile,
+        architecture=architecture,
         **options,
     )
 

@@ -20,6 +20,7 @@ from lightssl.errors import TrainingError
 from lightssl.images import normalise
 from lightssl.methods.base import Method
 from lightssl.runs import Run
+from lightssl.train.architecture import ArchitectureSteps
 from lightssl.train.batchnorm import synchronise_batch_norm
 from lightssl.train.compiling import compile_backbones
 from lightssl.train.layers import save_time_and_memory
@@ -96,6 +97,7 @@ class Trainer:
         monitor: Called with the encoder every ``plan.monitor_every`` steps and after the last one; what it returns is
             logged.
         passes: Of each step; one by default.
+        architecture: What is trained in turns with the weights, if anything is.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Trainer:
         labels: Tensor | None = None,
         monitor: Callable[[nn.Module], Mapping[str, float]] | None = None,
         passes: Passes = _one_pass,
+        architecture: ArchitectureSteps | None = None,
     ) -> None:
         synchronise_batch_norm(method, fabric.device)
         if compile:
@@ -139,6 +142,8 @@ class Trainer:
         self.labels = labels.to(fabric.device) if labels is not None else None
         self.monitor = monitor
         self.passes = passes
+        self.architecture = architecture
+        self._architect: Any = fabric.setup_optimizers(architecture.optimizer) if architecture is not None else None
         self.step = 0  # steps done
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
@@ -146,6 +151,8 @@ class Trainer:
         load_strictly(self.method, checkpoint["state"]["method"], "the checkpoint")
         self.optimizer.load_state_dict(checkpoint["state"]["optimizer"])
         self.fabric.strategy.precision.load_state_dict(checkpoint["state"]["precision"])
+        if self.architecture is not None:
+            self.architecture.load_state_dict(checkpoint["state"]["architecture"])
         self.step = checkpoint["step"]
 
     def save(self) -> None:
@@ -157,6 +164,7 @@ class Trainer:
                     "method": self.method.state_dict(),
                     "optimizer": self.optimizer.state_dict(),
                     "precision": self.fabric.strategy.precision.state_dict(),  # the loss scale of fp16
+                    **({} if self.architecture is None else {"architecture": self.architecture.state_dict()}),
                 },
                 recipe=self.recipe,
                 step=self.step,
@@ -179,10 +187,13 @@ class Trainer:
         """
         self.method.train()
         interval = _Interval(first_step=self.step)
+        others = iter(self._architecture_batches())
         with clear_worker_errors(), self._log() as log, interruptible() as interrupted:
             for batch in batches:
                 clock = self.plan.clock(self.step)
                 rate, decay = self.schedule.apply(self.optimizer, clock)
+                if self.architecture is not None and self.architecture.due(clock.step):
+                    self.architecture_step(next(others), clock)
                 output = self.train_step(batch, clock)
                 interval.losses.append(output.loss.detach())
                 self.bad_images.add(batch.bad, seen=len(batch.indices))
@@ -212,15 +223,7 @@ class Trainer:
 
         On an accelerator nothing here waits for it, so that the host can prepare the next step.
         """
-        # What a method draws depends on the step alone, so a resumed run draws the same.
-        torch.manual_seed(hash((self.seed, clock.step, self.fabric.global_rank)))
-        self._stepper.zero_grad(set_to_none=True)  # before the forward: the activations take their place
-        groups = [group.to(self.fabric.device, non_blocking=True) for group in batch.views]
-        if batch.left_to_do:
-            groups = [apply_batch(group, rows) for group, rows in zip(groups, batch.left_to_do, strict=True)]
-        views = [normalise(group, self.mean, self.std) for group in groups]
-        indices = batch.indices.to(self.fabric.device, non_blocking=True)
-        labels = None if self.labels is None else self.labels[indices]
+        views, labels = self._begin(self._stepper, batch, clock)
         *others, last = self.passes(self.method, clock)
         for prepare in others:
             prepare()
@@ -233,9 +236,44 @@ class Trainer:
         self.method.after_step(clock)
         return output
 
-    def _pass(self, views: list[Tensor], clock: Clock, labels: Tensor | None) -> StepOutput:
+    def architecture_step(self, batch: Batch, clock: Clock) -> StepOutput:
+        """Train the architecture on one batch; the weights stay as they are, and so do averages and queues."""
+        assert self.architecture is not None
+        views, labels = self._begin(self._architect, batch, clock)
+        self.architecture.prepare(self.method, clock)
+        with self.fabric.no_backward_sync(self.wrapped):  # type: ignore[arg-type]
+            output = self._pass(views, clock, labels, self.architecture.objective)
+        for parameter in self.architecture.parameters:  # which may be none of the method's
+            if parameter.grad is not None:
+                parameter.grad.copy_(mean_over_processes(parameter.grad))
+        self._architect.step()
+        return output
+
+    def _architecture_batches(self) -> Iterable[Batch]:
+        return () if self.architecture is None else self.architecture.batches(self.architecture.done_before(self.step))
+
+    def _begin(self, optimizer: Any, batch: Batch, clock: Clock) -> tuple[list[Tensor], Tensor | None]:
+        """Return the views of a batch, normalised and on the device, and their labels, with gradients set to none."""
+        # What a method draws depends on the step alone, so a resumed run draws the same.
+        torch.manual_seed(hash((self.seed, clock.step, self.fabric.global_rank)))
+        optimizer.zero_grad(set_to_none=True)  # before the forward: the activations take their place
+        groups = [group.to(self.fabric.device, non_blocking=True) for group in batch.views]
+        if batch.left_to_do:
+            groups = [apply_batch(group, rows) for group, rows in zip(groups, batch.left_to_do, strict=True)]
+        views = [normalise(group, self.mean, self.std) for group in groups]
+        indices = batch.indices.to(self.fabric.device, non_blocking=True)
+        return views, None if self.labels is None else self.labels[indices]
+
+    def _pass(
+        self,
+        views: list[Tensor],
+        clock: Clock,
+        labels: Tensor | None,
+        objective: Callable[[Tensor], Tensor] = lambda loss: loss,
+    ) -> StepOutput:
         output: StepOutput = self.wrapped(views, clock, labels)
-        self.fabric.backward(output.loss if output.probe_loss is None else output.loss + output.probe_loss)
+        loss = objective(output.loss)
+        self.fabric.backward(loss if output.probe_loss is None else loss + output.probe_loss)
         return output
 
     def _due(self, every: int) -> bool:
@@ -262,6 +300,7 @@ class Trainer:
             "feature_std": feature_std(output.features),
             "effective_rank": effective_rank(output.features),
             **{name: float(value) for name, value in output.logs.items()},
+            **({} if self.architecture is None else self.architecture.figures()),
         }
 
 

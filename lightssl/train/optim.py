@@ -3,7 +3,7 @@
 Learning rate and weight decay are not set here: :class:`lightssl.train.schedule.Schedule` sets both before every step.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,12 +15,14 @@ from lightssl.types import Positive, Share
 Groups = list[dict[str, Any]]
 
 
-def parameter_groups(network: nn.Module) -> Groups:
+def parameter_groups(network: nn.Module, *, leave_out: Iterable[nn.Parameter] = ()) -> Groups:
     """Sort the trainable parameters into SSLight's three groups.
 
     (a) the rest; (b) depthwise convolutions, without weight decay; (c) one-dimensional parameters (biases and
     normalisation), without weight decay and without LARS's scaling. ``decay`` and ``adapt`` say which applies.
+    Parameters to ``leave_out`` are those that something else trains.
     """
+    left_out = set(leave_out)
     depthwise = {
         module.weight
         for module in network.modules()
@@ -28,7 +30,7 @@ def parameter_groups(network: nn.Module) -> Groups:
     }
     rest, without_decay, one_dimensional = [], [], []
     for parameter in network.parameters():
-        if not parameter.requires_grad:
+        if not parameter.requires_grad or parameter in left_out:
             continue
         if parameter.ndim <= 1:
             one_dimensional.append(parameter)

@@ -41,14 +41,20 @@ def make_trainer() -> Callable[..., Trainer]:
     """Build a trainer of a method with a probe; equal calls give equal weights."""
 
     def make(
-        name: str, fabric: Any, *, backbone: Backbone | None = None, optimizer: str = "sgd", **options: Any
+        name: str,
+        fabric: Any,
+        *,
+        backbone: Backbone | None = None,
+        optimizer: str = "sgd",
+        architecture: Any = None,
+        **options: Any,
     ) -> Trainer:
         torch.manual_seed(0)
         method = METHODS[name](backbone or MobileNetV2(width=0.25), (0.4, 0.6), **OPTIONS[name])
         method.attach_probe(3)
         return Trainer(
             method,
-            OPTIMIZERS[optimizer](parameter_groups(method)),
+            OPTIMIZERS[optimizer](parameter_groups(method, leave_out=architecture.parameters if architecture else ())),
             Schedule(base_rate=0.64),
             fabric=fabric,
             run=Run(Path("unused")),
@@ -60,6 +66,7 @@ def make_trainer() -> Callable[..., Trainer]:
             bad_images=BadImages(BATCH),
             max_bad_share=0.0,
             labels=torch.arange(BATCH) % 3,
+            architecture=architecture,
             **options,
         )
 
