@@ -11,6 +11,7 @@ Everything the command line does is a function here::
     lightssl.bench([run.onnx_path])
     lightssl.report(run)
     lightssl.search_network({"flops": 300e6}, data="photos/")
+    lightssl.search_heads("simsiam", data="photos/")
 
 Importing this module is quick: torch is imported when one of these is first used.
 """
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
         pretrain,
         report,
         resume,
+        resume_head_search,
         resume_search,
+        search_heads,
         search_network,
         verify,
     )
@@ -50,7 +53,9 @@ _PUBLIC = {
     "pretrain": "lightssl.pipeline",
     "report": "lightssl.pipeline",
     "resume": "lightssl.pipeline",
+    "resume_head_search": "lightssl.pipeline",
     "resume_search": "lightssl.pipeline",
+    "search_heads": "lightssl.pipeline",
     "search_network": "lightssl.pipeline",
     "verify": "lightssl.pipeline",
 }
@@ -68,7 +73,9 @@ __all__ = [
     "pretrain",
     "report",
     "resume",
+    "resume_head_search",
     "resume_search",
+    "search_heads",
     "search_network",
     "verify",
 ]

@@ -19,6 +19,7 @@ from lightssl.cli import (
     recipes,
     report,
     search,
+    search_heads,
     verify,
 )
 from lightssl.cli.terminal import fail, print_warnings
@@ -49,7 +50,20 @@ def _root(
     """Options of the program itself."""
 
 
-for module in (pretrain, search, import_, evaluate, export, verify, bench, fit_profile, report, recipes, doctor):
+for module in (
+    pretrain,
+    search,
+    search_heads,
+    import_,
+    evaluate,
+    export,
+    verify,
+    bench,
+    fit_profile,
+    report,
+    recipes,
+    doctor,
+):
     module.register(app)
 
 

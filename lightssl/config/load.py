@@ -118,13 +118,17 @@ def _read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _scale_overlay(scale: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a scale changes in this recipe: for every recipe, then for its backbone, then for its method."""
+    """Return what a scale changes in this recipe: for every one, for its backbone, its method, and its view plan."""
     if scale == PUBLISHED_SCALE:
         return {}
     overlay = _read_mapping(find(scale, "scales"))
     changes = _with_long_forms(overlay.get("recipe", {}))
-    for section, by_name in (("backbone", "backbones"), ("method", "methods")):
-        name = recipe.get(section, {}).get("name")
+    for section, key, by_name in (
+        ("backbone", "name", "backbones"),
+        ("method", "name", "methods"),
+        ("views", "plan", "plans"),
+    ):
+        name = recipe.get(section, {}).get(key)
         changes = merge(changes, _with_long_forms(overlay.get(by_name, {}).get(name, {})))
     return changes
 

@@ -12,6 +12,7 @@ from lightssl.pipeline.exporting import export
 from lightssl.pipeline.importing import import_weights
 from lightssl.pipeline.reporting import compare, report
 from lightssl.pipeline.searching import pretrain_winner, resume_search, search_network
+from lightssl.pipeline.searching_heads import resume_head_search, retrain_heads, search_heads
 from lightssl.pipeline.timing import bench, fit_profile
 from lightssl.pipeline.training import default_scale, pretrain, resume
 from lightssl.pipeline.verifying import verify
@@ -31,7 +32,10 @@ __all__ = [
     "pretrain_winner",
     "report",
     "resume",
+    "resume_head_search",
     "resume_search",
+    "retrain_heads",
+    "search_heads",
     "search_network",
     "verify",
 ]

@@ -1,7 +1,7 @@
 """What a recipe describes, built; and what commands share."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,11 @@ def build_backbone(recipe: Recipe) -> Backbone:
     return backbone
 
 
-def build_method(recipe: Recipe, backbone: Backbone | None = None) -> Method:
-    """Build the recipe's method around its backbone, or around another one."""
+def build_method(recipe: Recipe, backbone: Backbone | None = None, changes: Mapping[str, Any] | None = None) -> Method:
+    """Build the recipe's method around its backbone, or around another one, with some options changed."""
     backbone = backbone or build_backbone(recipe)
-    method: Method = METHODS[recipe.method.name](backbone, recipe.views.weights, **options_of(recipe.method))
+    options = {**options_of(recipe.method), **(changes or {})}
+    method: Method = METHODS[recipe.method.name](backbone, recipe.views.weights, **options)
     return method
 
 

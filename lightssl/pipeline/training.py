@@ -15,7 +15,7 @@ from lightssl.checkpoint import load_checkpoint, save_backbone
 from lightssl.config.load import dump, load_recipe, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.decode import UndecodableImage, decode
-from lightssl.data.loader import BadImages, pretraining_loader, steps_per_epoch
+from lightssl.data.loader import BadImages, PretrainingLoader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source, open_source, open_splits, require_labels
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
@@ -217,21 +217,8 @@ def make_trainer(
 
 def fit(trainer: Trainer, recipe: Recipe, source: Source, title: str, narrator: Narrator) -> bool:
     """Train from where the trainer stands to the end; return whether that was reached: see :meth:`Trainer.fit`."""
-    fabric, plan = trainer.fabric, trainer.plan
-    crops_only = recipe.data.augment_on == "device"
-    batches = pretraining_loader(
-        source,
-        ViewMaker(recipe.views, recipe.augment, seed=recipe.train.seed, crops_only=crops_only),
-        batch_size=plan.batch_size,
-        seed=recipe.train.seed,
-        start_step=trainer.step,
-        total_steps=plan.total_steps,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        workers=worker_count(recipe),
-        pin_memory=fabric.device.type == "cuda",
-    )
-    with narrator.work(title, plan.total_steps) as bar:
+    batches = training_batches(recipe, source, trainer.plan, trainer.fabric, start_step=trainer.step)
+    with narrator.work(title, trainer.plan.total_steps) as bar:
 
         def show(clock: Clock, row: Mapping[str, float]) -> None:
             status = f"loss {row['loss']:.3f}  {row['images_per_s']:.0f} images/s  rank {row['effective_rank']:.0f}"
@@ -243,6 +230,25 @@ def fit(trainer: Trainer, recipe: Recipe, source: Source, title: str, narrator: 
     if finished and len(trainer.bad_images):
         narrator.say(f"{len(trainer.bad_images):,} images could not be used: see {trainer.run.skipped_path}")
     return finished
+
+
+def training_batches(
+    recipe: Recipe, source: Source, plan: Plan, fabric: "Fabric", *, start_step: int
+) -> PretrainingLoader:
+    """Return this process's batches of images, as views, from a step on to the end of the plan."""
+    crops_only = recipe.data.augment_on == "device"
+    return pretraining_loader(
+        source,
+        ViewMaker(recipe.views, recipe.augment, seed=recipe.train.seed, crops_only=crops_only),
+        batch_size=plan.batch_size,
+        seed=recipe.train.seed,
+        start_step=start_step,
+        total_steps=plan.total_steps,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        workers=worker_count(recipe),
+        pin_memory=fabric.device.type == "cuda",
+    )
 
 
 def checked_method(
