@@ -128,7 +128,8 @@ def _scale_overlay(scale: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
         ("method", "name", "methods"),
         ("views", "plan", "plans"),
     ):
-        name = recipe.get(section, {}).get(key)
+        of_recipe = recipe.get(section)
+        name = of_recipe.get(key) if isinstance(of_recipe, Mapping) else None
         changes = merge(changes, _with_long_forms(overlay.get(by_name, {}).get(name, {})))
     return changes
 
