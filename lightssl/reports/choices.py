@@ -2,12 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Literal
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-_COLOURS = ("#0f8a5f", "#79b79c", "#5c6675", "#d9480f", "#2563eb", "#9333ea", "#d39b00")
-_STYLES = ("--", "--", ":", "-", "-", "-", "-")  # apart in black and white, too: what has weights is solid
+COLOURS = ("#0f8a5f", "#79b79c", "#5c6675", "#d9480f", "#2563eb", "#9333ea", "#d39b00")
+_STYLES: Sequence[Literal["-", "--", ":"]] = (
+    "--",
+    "--",
+    ":",
+    "-",
+    "-",
+    "-",
+    "-",
+)  # apart in black and white, too: what has weights is solid
 
 
 def choices(
@@ -27,7 +36,7 @@ def choices(
         rows.setdefault(layer.split(".")[0], []).append(layer)
     columns = max(map(len, rows.values()))
     figure = Figure(figsize=(1.9 * columns + 0.8, 2.1 * len(rows) + 1.1), layout="constrained")
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(title, fontsize=11, parse_math=False)  # a name may hold anything
     grid = figure.subplots(len(rows), columns, sharex=True, sharey=True, squeeze=False)
     for panels, (part, layers) in zip(grid, rows.items(), strict=True):
         for panel in panels[len(layers) :]:
@@ -35,7 +44,7 @@ def choices(
         for number, (panel, layer) in enumerate(zip(panels, layers, strict=False), 1):
             chosen = max(shares[layer], key=lambda name: shares[layer][name][-1])
             panel.axhline(unsure, color="#c3c9d2", linewidth=0.8)
-            for name, colour, style in zip(shares[layer], _COLOURS, _STYLES, strict=True):
+            for name, colour, style in zip(shares[layer], COLOURS, _STYLES, strict=True):
                 width = 2.4 if name == chosen else 1.0
                 panel.plot(epochs, shares[layer][name], color=colour, linestyle=style, linewidth=width)
                 if name == chosen:
@@ -48,8 +57,10 @@ def choices(
         panels[0].set_ylabel("share", fontsize=9)
     names = next(iter(shares.values()))
     figure.legend(
-        [Line2D([], [], color=colour, linestyle=style) for colour, style in zip(_COLOURS, _STYLES, strict=True)],
-        list(names),
+        handles=[
+            Line2D([], [], color=colour, linestyle=style, label=name)
+            for name, colour, style in zip(names, COLOURS, _STYLES, strict=True)
+        ],
         loc="outside lower center",
         ncols=len(names),
         frameon=False,

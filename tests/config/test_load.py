@@ -29,6 +29,7 @@ def test_paper_scale_carries_every_published_value() -> None:
         "teacher_momentum": 0.996,
         "teacher_momentum_end": 1.0,
         "center_momentum": 0.9,
+        "projector": None,
     }
     assert recipe["views"] == {
         "global": {"count": 2, "size": 224, "scale": [0.3, 1.0]},
@@ -331,3 +332,11 @@ def test_options_that_no_recipe_holds_come_from_a_function_a_scale_and_overrides
         load_options("search", "evolve", strategy, scale="quick", overrides=overrides)
     assert len(caught.value.problems) == 3
     assert any("search.candidate: unknown key. Did you mean 'candidates'" in line for line in caught.value.problems)
+
+
+@pytest.mark.parametrize("method", ["simsiam", "mocov2", "simclr"])
+@pytest.mark.parametrize("scale", available("scales"))
+def test_two_views_of_32_pixels_stay_so_at_every_scale(method: str, scale: str) -> None:
+    recipe = load_recipe(f"resnet18_{method}_cifar", scale=scale)
+    assert recipe.views == load_recipe(f"resnet18_{method}_cifar").views
+    assert recipe.evaluation.image_size == 32
