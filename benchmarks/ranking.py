@@ -50,6 +50,7 @@ RECIPE, IMAGE_SIZE, OVERRIDES = "mobilenetv2_simclr_cifar", 224, ["backbone.stem
 BUDGET = 300e6
 SMALLEST, LARGEST = 90e6, 600e6  # budgets of the candidates that are ranked, between those of the space's ends
 SUPERNET_SCORES, ZERO_COST_SCORES = ("agreement", "loss", "rank"), ("naswot", "synflow", "rank")
+TASKS = ("knn", "linear")
 RESAMPLES = 10_000
 RANKED_SEED = 1
 
@@ -81,7 +82,7 @@ def main() -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
 
         def train_drawn(number: int) -> dict[str, float]:
-            return train_alone(f"ranked-{number:02}", drawn[number], RANKED_SEED, ("knn",), question, options)
+            return train_alone(f"ranked-{number:02}", drawn[number], RANKED_SEED, (), question, options)
 
         alone = list(pool.map(train_drawn, range(len(drawn))))
         if options.stage == "ranked":
@@ -90,7 +91,7 @@ def main() -> None:
         if not kept.exists():
             write_json(kept, score_all(folder, drawn, options))
         scored = json.loads(kept.read_text(encoding="utf-8"))
-        ranked = [{**row, "knn": found["knn, pre-trained"]} for row, found in zip(scored["ranked"], alone, strict=True)]
+        ranked = [{**row, "knn": found["knn"]} for row, found in zip(scored["ranked"], alone, strict=True)]
         trained: dict[str, dict[int, dict[str, float]]] = {name: {} for name in scored["compared"]}
         cells = [(name, seed) for seed in options.seeds for name in trained]
         write_result(scored, ranked, trained, options)
@@ -98,7 +99,7 @@ def main() -> None:
         def train_cell(cell: tuple[str, int]) -> dict[str, float]:
             name, seed = cell
             candidate = table.space.parse(scored["compared"][name]["candidate"])
-            return train_alone(f"{name}-seed{seed}", candidate, seed, ("knn", "linear"), question, options)
+            return train_alone(f"{name}-seed{seed}", candidate, seed, TASKS, question, options)
 
         for (name, seed), found in zip(cells, pool.map(train_cell, cells), strict=True):
             trained[name][seed] = found
@@ -213,19 +214,23 @@ def train_alone(
     question: Question,
     options: argparse.Namespace,
 ) -> dict[str, float]:
-    """Pre-train a network on its own, and return its accuracies on the test images, and those of random ones."""
+    """Pre-train a network on its own; return its kNN accuracy on the test images, and what else ``tasks`` measure."""
     path = options.out / "recipes" / f"{name}.yaml"
     if not path.exists():
         write_text(path, f"# {candidate}\n" + yaml.safe_dump(question.mapping(candidate), sort_keys=False))
-    settings = [*question.recipe_overrides, f"train.duration={options.duration}"]
+    settings = [
+        *question.recipe_overrides,
+        f"train.duration={options.duration}",
+        "evaluation.monitor_every=100%",
+    ]
     run = train(str(path), data=options.data, folder=options.out / name, seed=seed, settings=settings)
     missing = [task for task in tasks if not run.evaluation_path(task).exists()]
     if missing:
         lightssl("evaluate", str(run), *(word for task in missing for word in ("--task", task)))
-    results = {}
+    results = {"knn": read_json_lines(run.metrics_path)[-1]["knn_top1"]}
     for task in tasks:
-        for row in json.loads(run.evaluation_path(task).read_text(encoding="utf-8"))["results"]:
-            results[f"{task}, {row['network']}"] = row["top1"]
+        rows = json.loads(run.evaluation_path(task).read_text(encoding="utf-8"))["results"]
+        results[task] = next(row["top1"] for row in rows if row["network"] == "pre-trained")
     return results
 
 
@@ -239,8 +244,8 @@ def write_result(
     compared = {}
     for name, row in scored["compared"].items():
         figures: dict[str, Any] = {"seeds": list(trained[name])}
-        for task in ("knn", "linear") if trained[name] else ():
-            values = [found[f"{task}, pre-trained"] for found in trained[name].values()]
+        for task in TASKS if trained[name] else ():
+            values = [found[task] for found in trained[name].values()]
             figures[task] = {"by seed": [round(value, 2) for value in values], "mean": round(mean(values), 2)}
         compared[name] = {**row, **figures}
     write_json(
