@@ -18,7 +18,7 @@ from lightssl.data.sources import Source, Subset
 from lightssl.errors import ConfigError, DataError
 from lightssl.methods.base import Method
 from lightssl.train.architecture import ArchitectureSteps
-from lightssl.types import Batch, Positive
+from lightssl.types import Batch, NonNegative, Positive
 from lightssl.units import Duration
 
 Shares = dict[str, dict[str, float]]  # of each operation, by layer: {"projector.0": {"max": 0.14, ...}, ...}
@@ -38,7 +38,7 @@ class HeadSearch:
     duration: Duration = Duration(100, "epochs")
     optimizer: Literal["adamw", "adam"] = "adamw"
     rate: Positive = 1e-3
-    weight_decay: float = 1e-3
+    weight_decay: NonNegative = 1e-3
 
     def steps(self, method: Method, batches: Callable[[int], Iterable[Batch]]) -> ArchitectureSteps:
         """Return what trains the architecture of a method with mixed heads.
