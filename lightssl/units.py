@@ -1,4 +1,4 @@
-"""Amounts as people write them: ``"300M"``; lengths of training: ``"200 epochs"``, ``"1M examples"``, ``"10%"``."""
+"""Amounts as people write them: ``"300M"``, ``"20ms"``; lengths of training: ``"200 epochs"``, ``"1M examples"``."""
 
 import re
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from lightssl.errors import ConfigError
 
+_MILLISECONDS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3, "μs": 1e-3}  # both signs for micro
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
 
@@ -23,6 +24,19 @@ def parse_count(text: str) -> int:
     if count < 1:
         raise ConfigError(f"{text!r} is not a number above 0.", "Write one like 300M, 3.5M or 1.8G.")
     return count
+
+
+def parse_milliseconds(text: str) -> float:
+    """Read a length of time, ``"20ms"``, ``"1.5 s"`` or ``"800us"``, in milliseconds.
+
+    Raises:
+        ConfigError: The text is no such time, has no unit, or is 0.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zµμ]+)\s*", text.lower())
+    time_ms = float(match[1]) * _MILLISECONDS.get(match[2], 0.0) if match else 0.0
+    if time_ms <= 0:
+        raise ConfigError(f"{text!r} is not a time above 0.", "Write one with its unit: 20ms, 1.5s or 800us.")
+    return time_ms
 
 
 Unit = Literal["steps", "epochs", "examples", "percent"]

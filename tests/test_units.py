@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightssl.errors import ConfigError
-from lightssl.units import Duration, parse_count
+from lightssl.units import Duration, parse_count, parse_milliseconds
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["steps", "epochs", "examples", "%"]))
@@ -39,3 +39,14 @@ def test_counts_are_read_with_their_suffix() -> None:
 def test_no_counts(text: str) -> None:
     with pytest.raises(ConfigError, match="is not a number above 0"):
         parse_count(text)
+
+
+def test_times_are_read_in_milliseconds() -> None:
+    times = {"20ms": 20.0, "1.5 s": 1500.0, "800us": 0.8, " 0.5 MS ": 0.5, "250µs": 0.25, "250μs": 0.25}
+    assert {text: parse_milliseconds(text) for text in times} == pytest.approx(times)
+
+
+@pytest.mark.parametrize("text", ["", "20", "ms", "0ms", "-5ms", "1.2.3ms", "20 min", "1e3ms", "20msec", "2ms 5"])
+def test_no_times(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"is not a time above 0\.\nWrite one with its unit"):
+        parse_milliseconds(text)

@@ -20,6 +20,8 @@ def register(app: typer.Typer) -> None:
         epilog=examples(
             "lightssl search --flops 300M",
             "lightssl search --flops 300M --params 2.5M --pretrain",
+            "lightssl search --latency 60ms --target predict:raspberry-pi-4",
+            "lightssl search --latency 20ms --params 3M --target ssh:pi@raspberry --threads 4",
             "lightssl search --space resnet_basic --flops 1.8G --recipe resnet18_mocov2 --strategy random",
             "lightssl search --flops 300M --set search.candidates=100 --set search.supernet='30k examples'",
             "lightssl search --resume runs/search",
@@ -33,6 +35,19 @@ def search(
         Optional[str], typer.Option(help="Most multiply-accumulates for one image: 300M.", show_default=False)
     ] = None,
     params: Annotated[Optional[str], typer.Option(help="Most parameters: 3.5M.", show_default=False)] = None,
+    latency: Annotated[
+        Optional[str],
+        typer.Option(help="Most time for one image on --target: 20ms, 0.1s or 800us.", show_default=False),
+    ] = None,
+    target: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Device of --latency: predict:NAME or a YAML file of bench; or cpu, ssh:HOST, adb:SERIAL, on which "
+            "some networks are timed first, to predict the others.",
+            show_default=False,
+        ),
+    ] = None,
+    threads: Annotated[Optional[int], typer.Option(help="There.", show_default="the first of the profile")] = None,
     image_size: Annotated[
         Optional[int],
         typer.Option(
@@ -106,7 +121,7 @@ def search(
     All costs are upper limits, counted at one input size; the winner uses up 95 to 100 % of the tightest.
     """
     from lightssl import pipeline
-    from lightssl.units import parse_count
+    from lightssl.units import parse_count, parse_milliseconds
 
     if pretrain and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
@@ -129,8 +144,13 @@ def search(
     else:
         asked = {"flops": flops, "parameters": params}
         limits = {name: float(parse_count(text)) for name, text in asked.items() if text is not None}
+        if latency is not None:
+            limits["latency_ms"] = parse_milliseconds(latency)
         if not limits:
-            raise ConfigError("A search needs a budget.", "Give one or more: --flops 300M --params 3.5M")
+            raise ConfigError(
+                "A search needs a budget.",
+                "Give one or more: --flops 300M --params 3.5M --latency 20ms --target predict:raspberry-pi-4",
+            )
         result = pipeline.search_network(
             limits,
             strategy=strategy,
@@ -142,6 +162,8 @@ def search(
             overrides=set_ or (),
             seed=seed,
             labels=labels,
+            target=target,
+            threads=threads,
             out=out,
             storage=storage,
             narrator=narrator,
@@ -157,6 +179,8 @@ def search(
 
 
 def _print(result: dict[str, Any]) -> None:
+    from lightssl.pipeline.search_results import predicted
+
     rows = {"winner": result["winner"], **result["stock"]}
     names = [name for name in result["winner"] if name not in ("candidate", "score")]
     print_table(
@@ -165,6 +189,8 @@ def _print(result: dict[str, Any]) -> None:
         [[name, *(_figure(row[key]) for key in names)] for name, row in rows.items()],
     )
     console.print(f"Winner: {result['winner']['candidate']}", markup=False)
+    if "latency" in result:
+        console.print(f"Latency: {predicted(result)}", markup=False)
     console.print(f"Page: {Path(result['recipe']).with_name('search.html')}", markup=False)
     console.print(f"Next: {result['next']}", markup=False)
 

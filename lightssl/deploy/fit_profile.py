@@ -1,9 +1,10 @@
 """A device profile of one's own: from the measurements of any target to one that predicts."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lightssl.deploy.kernels import count_kernels
-from lightssl.deploy.prediction import Sample, learn
+from lightssl.deploy.prediction import Fit, Sample, learn
 from lightssl.deploy.profile import Profile
 from lightssl.deploy.results import read_results
 from lightssl.errors import ConfigError
@@ -40,16 +41,30 @@ def fit_profile(measurements: Path, *, runtime: str | None = None) -> Profile:
             for row in rows
             if row.threads == threads
         ]
-        fits.append(learn(samples, threads=threads, left_out="one model").model_dump())
+        fits.append(learn(samples, threads=threads, left_out="one model"))
+    return profile_of(
+        fits,
+        device=device,
+        runtime=chosen,
+        precision=precision,
+        source=measurements.name,
+        networks=", ".join(sorted({row.model.stem for row in rows})),
+    )
+
+
+def profile_of(
+    fits: Sequence[Fit], *, device: str, runtime: str, precision: str, source: str, networks: str
+) -> Profile:
+    """Make a profile of fits; all else is as of :func:`lightssl.deploy.targets.predict.bench_predict`."""
     return Profile(
-        about=f"{device}: {chosen}, predicted from measurements",
+        about=f"{device}: {runtime}, predicted from measurements",
         target="predict",
         settings={
             "device": device,
-            "runtime": chosen,
+            "runtime": runtime,
             "precision": precision,
-            "source": measurements.name,
-            "networks": ", ".join(sorted({row.model.stem for row in rows})),
-            "fits": fits,
+            "source": source,
+            "networks": networks,
+            "fits": [fit.model_dump() for fit in fits],
         },
     )

@@ -57,7 +57,7 @@ def load_profile(name: str | Path) -> Profile:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"Cannot read the device profile {path}: {' '.join(str(error).split())}.") from error
     except ValidationError as error:
-        raise ConfigError(f"The device profile {path} is wrong:", problems=_problems(error)) from error
+        raise ConfigError(f"The device profile {path} is wrong:", problems=problems_of(error)) from error
     if value is None:
         return profile
     if profile.argument is None:
@@ -83,13 +83,20 @@ def bench(
     checked = validate_call(config=ConfigDict(arbitrary_types_allowed=True))
     target = checked(TARGETS[profile.target])
     chosen = {**profile.settings, **(settings or {})}
-    if profile.argument and chosen.get(profile.argument, "") == "":
-        raise ConfigError(f"Which {profile.argument}?", f"--target {profile.target}:{profile.argument.upper()}")
+    check_argument(profile.model_copy(update={"settings": chosen}))
     try:
         rows: list[Measurement] | list[Prediction] = target(model, network=network, **chosen)
     except ValidationError as error:
-        raise ConfigError(f"The settings of target {profile.target!r} are wrong:", problems=_problems(error)) from error
+        raise ConfigError(
+            f"The settings of target {profile.target!r} are wrong:", problems=problems_of(error)
+        ) from error
     return rows
+
+
+def check_argument(profile: Profile) -> None:
+    """Raise ConfigError where a profile needs to be told what it is for, and was not."""
+    if profile.argument and profile.settings.get(profile.argument, "") == "":
+        raise ConfigError(f"Which {profile.argument}?", f"--target {profile.target}:{profile.argument.upper()}")
 
 
 def write_profile(path: Path, profile: Profile) -> None:
@@ -115,5 +122,6 @@ def _find(name: str | Path) -> tuple[Path, str | None]:
     raise ConfigError(f"Unknown device profile {str(name)!r}.", f"{hint} Known: {', '.join(profile_names())}.".strip())
 
 
-def _problems(error: ValidationError) -> list[str]:
+def problems_of(error: ValidationError) -> list[str]:
+    """Return one line for each thing that is wrong."""
     return [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]

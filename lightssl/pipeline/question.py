@@ -14,6 +14,7 @@ from lightssl.errors import ConfigError
 from lightssl.pipeline.building import options_of
 from lightssl.registry import did_you_mean
 from lightssl.search import STRATEGIES
+from lightssl.search.cost import LATENCY, figure
 from lightssl.search.spaces import SPACES, Candidate, Space
 
 SECTION = "search"  # what overrides of a strategy's options begin with
@@ -31,11 +32,23 @@ class Question:
     composed: dict[str, Any]  # the recipe as its files have it, before scale and overrides
     scale: str
     overrides: list[str]
+    target: str | None = None  # the device whose latency is limited
+    threads: int | None = None  # there; by default the profile's first
 
     @property
     def digest(self) -> str:
         """Tell questions apart."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        # What is not asked is left out, so that searches begun before it could be asked still go on.
+        asked = {key: value for key, value in asdict(self).items() if value is not None}
+        return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def budget(self) -> str:
+        """The limits in words."""
+        limits = {name: figure(name, limit) for name, limit in self.limits.items()}
+        return ", ".join(
+            f"{limit} on {self.target}" if name == LATENCY else f"{limit} {name}" for name, limit in limits.items()
+        )
 
     @property
     def recipe_overrides(self) -> list[str]:

@@ -3,28 +3,35 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
+
 from lightssl.config.load import PUBLISHED_SCALE, compose, dump, resolve
+from lightssl.config.schema import Recipe
 from lightssl.data.sources import open_source, require_labels
+from lightssl.deploy.profile import load_profile, write_profile
 from lightssl.errors import ConfigError, LightSSLError
 from lightssl.files import write_json
 from lightssl.pipeline.building import SAMPLE, describe_environment
 from lightssl.pipeline.laboratory import Laboratory
 from lightssl.pipeline.question import SECTION, Question, space_called, space_of
-from lightssl.pipeline.search_results import budget_text, write_results
+from lightssl.pipeline.search_results import write_results
 from lightssl.pipeline.training import check_same_images, default_scale, pretrain
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run, new_run
 from lightssl.search import STRATEGIES
 from lightssl.search.budget import check_budget
-from lightssl.search.cost import CostTable
+from lightssl.search.cost import LATENCY, CostTable
+from lightssl.search.latency import Device, device_of, measure, open_target, predicts
 from lightssl.search.task import Stopped, Task
 from lightssl.train.host import prepare_host
 
 _DEFAULT_SPACE = "mobilenetv2"
+_PROFILE = "latency.yaml"  # of the device, in the folder of the search
 _MAIN = "main"  # the worker that trains the supernet and writes the results
 
 
@@ -40,6 +47,8 @@ def search_network(
     overrides: Sequence[str] = (),
     seed: int | None = None,
     labels: bool = False,
+    target: str | Path | None = None,
+    threads: int | None = None,
     out: Path | str | None = None,
     storage: str | None = None,
     narrator: Narrator | None = None,
@@ -47,7 +56,8 @@ def search_network(
     """Search for the network that learns best, without labels, at a cost.
 
     Args:
-        limits: The budget, such as ``{"flops": 300e6, "parameters": 3.5e6}``. The winner uses up 95 to 100 % of it.
+        limits: The budget, such as ``{"flops": 300e6, "parameters": 3.5e6, "latency_ms": 20.0}``. The winner uses up 95
+            to 100 % of the tightest.
         strategy: A name in :data:`lightssl.search.STRATEGIES`.
         space: A name in :data:`lightssl.search.spaces.SPACES`; by default that of the recipe's backbone.
         recipe: Name of a shipped recipe, or path of a YAML file: how the supernet is trained, and later the winner. By
@@ -59,6 +69,10 @@ def search_network(
         overrides: Texts like ``train.batch_size=64`` for the recipe, and ``search.candidates=100`` for the strategy.
         seed: Short for the override ``train.seed``.
         labels: Short for ``search.score=knn``: score candidates by labels instead of without.
+        target: The device that ``latency_ms`` is of: a profile as :func:`lightssl.pipeline.bench` takes it. One that
+            predicts is used as it is. On one that measures, some networks of the space are timed first, to learn a
+            profile that predicts the others, ``latency.yaml`` in the folder ``search``.
+        threads: There; by default the first that the profile has.
         out: Folder of the run; results are in its folder ``search``. By default one below ``runs/``.
         storage: URL of a database that candidates are kept in; by default a file in the folder.
         narrator: Told how it goes.
@@ -70,6 +84,7 @@ def search_network(
     Raises:
         LightSSLError: Something the user can mend: see :mod:`lightssl.errors`.
     """
+    _check_latency_is_whole(limits, target, threads)
     if seed is not None:
         overrides = [*overrides, f"train.seed={seed}"]
     if labels:
@@ -89,6 +104,8 @@ def search_network(
         composed=composed,
         scale=scale or default_scale(data),
         overrides=list(overrides),
+        target=None if target is None else str(target),
+        threads=threads,
     )
     return _search(question, None, data=data, out=out, storage=storage, narrator=narrator or Silent())
 
@@ -144,8 +161,11 @@ def _search(
             "train.compile=true does not go with a supernet, which is another network in every pass.",
             "Leave it at false.",
         )
-    table = CostTable(question.searched, **question.backbone_options(deployed))
-    check_budget(table, question.limits)
+    profile = None
+    if question.target is not None:
+        profile = open_target(question.target if resumed is None else resumed / SECTION / _PROFILE)
+    device = device_of(profile, question.threads) if profile is not None and predicts(profile) else None
+    table = _priced(question, device, deployed)
     prepare_host()
     source = open_source(data, split="train")
     if options.get("score") == "knn":
@@ -161,10 +181,28 @@ def _search(
     folder = resumed or Path(fabric.broadcast(str(new_folder(out, recipe.name, SECTION)) if first else ""))
     run = Run(folder / SECTION)
     narrator.say(
-        f"{question.strategy}: {question.space}, {budget_text(question.limits)} at {question.image_size} pixels; "
+        f"{question.strategy}: {question.space}, {question.budget} at {question.image_size} pixels; "
         f"{recipe.card.title}, scale {recipe.scale}, views of {recipe.views.global_.size} pixels, "
         f"{len(source):,} images of {source.name}, in {run}"
     )
+    if profile is not None:
+        if first and resumed is None:
+            if device is None:
+                profile = measure(
+                    profile,
+                    table,
+                    threads=question.threads,
+                    build=partial(question.searched.build, **question.backbone_options(deployed)),
+                    mean=recipe.data.mean,
+                    std=recipe.data.std,
+                    generator=np.random.default_rng(recipe.train.seed),
+                    narrator=narrator,
+                )
+            write_profile(run.folder / _PROFILE, profile)
+        fabric.barrier()
+        device = device_of(load_profile(run.folder / _PROFILE), question.threads)
+        narrator.say(f"Latency is predicted for {device.place}: {device.trust}. The profile: {run.folder / _PROFILE}")
+        table = _priced(question, device, deployed)
     rank = fabric.global_rank
     task = Task(
         table=table,
@@ -204,7 +242,36 @@ def _search(
     except Stopped:
         narrator.say(f"Stopped. Go on with: lightssl search --resume {folder}")
         return None
-    return write_results(run, question, asked, table, found) if first else None
+    return write_results(run, question, asked, table, device, found) if first else None
+
+
+def _check_latency_is_whole(limits: Mapping[str, float], target: str | Path | None, threads: int | None) -> None:
+    if LATENCY in limits and target is None:
+        raise ConfigError(
+            "A limit of latency is of a device.",
+            "Name it: --target predict:raspberry-pi-4, cpu, ssh:HOST, adb, or the YAML file of a profile.",
+        )
+    if LATENCY not in limits and (target is not None or threads is not None):
+        raise ConfigError(
+            "--target and --threads say what a limit of latency is of, and there is none.",
+            "Give one, such as --latency 20ms, or leave them out.",
+        )
+    if threads is not None and threads < 1:
+        raise ConfigError(f"--threads is {threads}.", "Give 1 or more.")
+
+
+def _priced(question: Question, device: Device | None, deployed: Recipe) -> CostTable:
+    """Make the cost table, and check the limits that it has prices for.
+
+    Raises:
+        ConfigError: No candidate fits, or the device's profile does not know their kernels.
+    """
+    fit = None if device is None else device.fit
+    table = CostTable(question.searched, fit=fit, **question.backbone_options(deployed))
+    limits = {name: limit for name, limit in question.limits.items() if name in table.names}
+    if limits:
+        check_budget(table, limits)
+    return table
 
 
 def new_folder(out: Path | str | None, name: str, search: str) -> Path:

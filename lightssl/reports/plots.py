@@ -226,7 +226,8 @@ def pareto(
                 )
             if cost in limits:
                 axes.axvline(limits[cost], color="#5c6675", linewidth=0.8, linestyle="--", label="limit")
-            axes.xaxis.set_major_formatter(EngFormatter())
+            if winner.costs[cost] >= 1000:  # numbers of something; milliseconds are not to be read as 20 or 20m
+                axes.xaxis.set_major_formatter(EngFormatter())
             axes.set_xlabel(cost)
             axes.spines[["top", "right"]].set_visible(False)
             axes.margins(x=0.12, y=0.08)

@@ -16,6 +16,7 @@ class Part:
     title: str
     what: str  # what it is made of
     flops: int
+    latency_ms: float | None = None  # predicted, where latency is limited
 
 
 def write_search_page(
@@ -51,7 +52,12 @@ def write_search_page(
         {
             "title": parts[0].title,
             "cells": [
-                {"what": part.what, "flops": f"{part.flops / 1e6:,.1f}", "width": 100 * part.flops / largest}
+                {
+                    "what": part.what,
+                    "flops": f"{part.flops / 1e6:,.1f}",
+                    "width": 100 * part.flops / largest,
+                    "ms": None if part.latency_ms is None else f"{part.latency_ms:,.2f}",
+                }
                 for part in parts
             ],
         }
@@ -66,6 +72,7 @@ def write_search_page(
         picture=f"data:image/png;base64,{b64encode(picture).decode('ascii')}",
         networks=list(networks),
         rows=rows,
+        with_latency=rows[0]["cells"][0]["ms"] is not None,
         columns=list(best[0]),
         best=[list(row.values()) for row in best],
         recipe=recipe,

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.random import Generator
 
 from lightssl.errors import ConfigError
-from lightssl.search.cost import CostTable
+from lightssl.search.cost import CostTable, figure
+from lightssl.search.spaces import Candidate
 
-Limits = Mapping[str, float]  # such as {"flops": 300e6, "parameters": 3.5e6}
+Limits = Mapping[str, float]  # such as {"flops": 300e6, "parameters": 3.5e6, "latency_ms": 20.0}
 
 _ROUNDS = 10_000  # far more than it takes to reach a budget that some network of the space uses up
 
@@ -26,11 +27,9 @@ def check_budget(table: CostTable, limits: Limits, *, lowest: float = 0.95) -> N
         ConfigError: Says what the smallest or the largest network of the space costs.
     """
     space = table.space
-    smallest, largest = table.cost(space.smallest)._asdict(), table.cost(space.largest)._asdict()
+    smallest, largest = table.named(space.smallest), table.named(space.largest)
     problems = [
-        f"{name}: the limit is {limit:,.0f}, {space.smallest} has {smallest[name]:,}"
-        for name, limit in limits.items()
-        if smallest[name] > limit
+        _beside(name, limit, space.smallest, smallest) for name, limit in limits.items() if smallest[name] > limit
     ]
     if problems:
         raise ConfigError(
@@ -42,11 +41,12 @@ def check_budget(table: CostTable, limits: Limits, *, lowest: float = 0.95) -> N
         raise ConfigError(
             f"No network of the space {space.name} is that large:",
             "Lower the limit, raise the input size, or choose another space.",
-            [
-                f"{name}: the limit is {limit:,.0f}, {space.largest} has {largest[name]:,}"
-                for name, limit in limits.items()
-            ],
+            [_beside(name, limit, space.largest, largest) for name, limit in limits.items()],
         )
+
+
+def _beside(name: str, limit: float, candidate: Candidate, costs: Mapping[str, float]) -> str:
+    return f"{name}: the limit is {figure(name, limit)}, {candidate} has {figure(name, costs[name])}"
 
 
 def sample_within(

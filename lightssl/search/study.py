@@ -142,8 +142,8 @@ def _candidate(task: Task, trial: FrozenTrial) -> Candidate:
 
 def _limited_costs(task: Task, candidate: Candidate) -> list[float]:
     """Return what a candidate costs of each thing that is limited."""
-    prices = task.table.prices(task.table.space.encode(candidate)[None])[0]
-    return [float(prices[task.table.names.index(name)]) for name in task.limits]
+    costs = task.table.named(candidate)
+    return [float(costs[name]) for name in task.limits]
 
 
 def _complete(study: Study) -> list[FrozenTrial]:

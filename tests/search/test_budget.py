@@ -5,10 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from lightssl.deploy.prediction import Fit
+from lightssl.deploy.profile import load_profile
 from lightssl.errors import ConfigError
 from lightssl.search.budget import Limits, bring_within, budget_shares, sample_within
 from lightssl.search.cost import CostTable
 from lightssl.search.spaces import SPACES
+
+
+def predicting(name: str) -> CostTable:
+    fit = Fit.model_validate(load_profile("predict:raspberry-pi-4").settings["fits"][0])
+    return CostTable(replace(SPACES[name], image_sizes=(224,)), fit=fit)
 
 
 @pytest.mark.parametrize(
@@ -76,6 +83,32 @@ def test_a_budget_above_the_largest_network_says_what_that_costs() -> None:
     # One limit that is out of reach is no hindrance if another one is not.
     genes = sample_within(table, {"parameters": 90e6, "flops": 1e9}, np.random.default_rng(0), 3)
     assert (table.prices(genes)[:, 0] <= 1e9).all()
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [{"latency_ms": 50.0}, {"latency_ms": 50.0, "flops": 300e6}, {"latency_ms": 90.0, "parameters": 2e6}],
+    ids=str,
+)
+def test_latency_is_a_limit_like_others(limits: Limits) -> None:
+    table = predicting("mobilenetv2")
+    genes = sample_within(table, limits, np.random.default_rng(0), 50)
+    prices = table.prices(genes)
+    for name, limit in limits.items():
+        assert (prices[:, table.names.index(name)] <= limit).all()
+    assert budget_shares(table, limits, genes).min() >= 0.95
+
+
+def test_a_latency_that_no_network_has_is_told_beside_those_that_there_are() -> None:
+    table = predicting("mobilenetv2")
+    least, most = (table.named(c)["latency_ms"] for c in (table.space.smallest, table.space.largest))
+    # However many FLOPs are allowed: no network is both.
+    with pytest.raises(ConfigError, match="is that small") as caught:
+        sample_within(table, {"flops": 300e6, "latency_ms": 0.5}, np.random.default_rng(0), 1)
+    assert caught.value.problems == [f"latency_ms: the limit is 0.5 ms, {table.space.smallest} has {least:.4g} ms"]
+    with pytest.raises(ConfigError, match="is that large") as caught:
+        sample_within(table, {"latency_ms": 5e3}, np.random.default_rng(0), 1)
+    assert caught.value.problems == [f"latency_ms: the limit is 5,000 ms, {table.space.largest} has {most:.4g} ms"]
 
 
 def test_a_share_that_no_network_has_ends_in_an_error() -> None:
