@@ -33,6 +33,7 @@ SHORT = [
     "method.prototypes=16",
 ]
 EVOLVE = ["search.supernet=2 steps", "search.candidates=4", "search.population=2", "search.images=8", "search.middle=1"]
+DIFFERENTIABLE = ["search.supernet=6 steps", "search.candidates=4", "search.images=8", "search.every=2"]
 ZERO_COST = ["search.candidates=2", "search.population=2", "search.images=4"]
 
 
@@ -104,13 +105,23 @@ def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("evolve", [*EVOLVE, "search.supernet=4 steps"]),
+        ("differentiable", [*DIFFERENTIABLE, "search.warmup=1 steps", "search.rate=0.1"]),
+    ],
+)
 def test_a_search_that_is_killed_twice_ends_as_one_that_was_not(
-    photos: Path, tmp_path: Path, program: Callable[..., subprocess.CompletedProcess[str]]
+    strategy: str,
+    options: list[str],
+    photos: Path,
+    tmp_path: Path,
+    program: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     """Once while the supernet is trained, and once while candidates are scored."""
-    options = [*SHORT, *EVOLVE, "search.supernet=4 steps"]
-    settings = [word for option in options for word in ("--set", option)]
-    asked = ["search", "--flops", "100M", "--data", str(photos), *settings, "--out"]
+    settings = [word for option in [*SHORT, *options] for word in ("--set", option)]
+    asked = ["search", "--flops", "100M", "--strategy", strategy, "--data", str(photos), *settings, "--out"]
     program(*asked, "whole")
 
     folder = tmp_path / "broken" / "search"
@@ -124,9 +135,10 @@ def test_a_search_that_is_killed_twice_ends_as_one_that_was_not(
 
     whole = tmp_path / "whole" / "search"
     assert (folder / "candidates.jsonl").read_text() == (whole / "candidates.jsonl").read_text()
-    assert [row["loss"] for row in read_json_lines(folder / "metrics.jsonl")] == [
-        row["loss"] for row in read_json_lines(whole / "metrics.jsonl")
-    ]
+    for name in ("loss", "expected_flops"):
+        assert [row.get(name) for row in read_json_lines(folder / "metrics.jsonl")] == [
+            row.get(name) for row in read_json_lines(whole / "metrics.jsonl")
+        ]
 
 
 def scored(database: Path) -> int:
@@ -143,14 +155,21 @@ def scored(database: Path) -> int:
 
 
 @pytest.mark.slow
-def test_the_baselines_end_alike(photos: Path, tmp_path: Path) -> None:
+def test_other_strategies_end_alike(photos: Path, tmp_path: Path) -> None:
     found = {
+        "differentiable": search(photos, tmp_path / "d", *DIFFERENTIABLE, strategy="differentiable"),
         "random": search(photos, tmp_path / "r", *[o for o in EVOLVE if "population" not in o], strategy="random"),
         "zero-cost": search(photos, tmp_path / "z", *ZERO_COST, strategy="zero-cost"),
         "labels": search(photos, tmp_path / "l", *EVOLVE, labels=True),
     }
     for result in found.values():
         assert 0.95 <= result["winner"]["budget_share"] <= 1.0
+    assert {"agreement", "loss", "rank", "probability"} <= found["differentiable"]["winner"].keys()
+    assert found["differentiable"]["winner"]["score"] == found["differentiable"]["winner"]["probability"]
+    rows = read_json_lines(tmp_path / "d" / "search" / "candidates.jsonl")
+    assert all(0.95 <= row["budget_share"] <= 1.0 for row in rows)
+    (last,) = read_json_lines(tmp_path / "d" / "search" / "metrics.jsonl")[-1:]
+    assert {"expected_flops", "entropy", "entropy_stage7"} <= last.keys()
     assert {"naswot", "synflow", "rank"} <= found["zero-cost"]["winner"].keys()
     assert not (tmp_path / "z" / "search" / "checkpoints").exists()
     assert found["labels"]["winner"]["score"] == found["labels"]["winner"]["knn"]

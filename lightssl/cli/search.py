@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
             "lightssl search --flops 300M",
             "lightssl search --flops 300M --params 2.5M --pretrain",
             "lightssl search --space resnet_basic --flops 1.8G --recipe resnet18_mocov2 --strategy random",
+            "lightssl search --flops 300M --strategy differentiable",
             "lightssl search --flops 300M --set search.candidates=100 --set search.supernet='30k examples'",
             "lightssl search --resume runs/search",
             "lightssl search --join runs/search",
@@ -50,7 +51,8 @@ def search(
         str,
         typer.Option(
             help="evolve: a supernet, then evolution. random: a supernet, then candidates drawn at random. "
-            "zero-cost: evolution on scores of untrained networks."
+            "differentiable: a supernet whose choices gradients make. zero-cost: evolution on scores of untrained "
+            "networks."
         ),
     ] = "evolve",
     recipe: Annotated[

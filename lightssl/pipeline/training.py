@@ -15,7 +15,7 @@ from lightssl.checkpoint import load_checkpoint, save_backbone
 from lightssl.config.load import dump, load_recipe, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.decode import UndecodableImage, decode
-from lightssl.data.loader import BadImages, pretraining_loader, steps_per_epoch
+from lightssl.data.loader import BadImages, PretrainingLoader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source, open_source, open_splits, require_labels
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
@@ -217,20 +217,8 @@ def make_trainer(
 
 def fit(trainer: Trainer, recipe: Recipe, source: Source, title: str, narrator: Narrator) -> bool:
     """Train from where the trainer stands to the end; return whether that was reached: see :meth:`Trainer.fit`."""
-    fabric, plan = trainer.fabric, trainer.plan
-    crops_only = recipe.data.augment_on == "device"
-    batches = pretraining_loader(
-        source,
-        ViewMaker(recipe.views, recipe.augment, seed=recipe.train.seed, crops_only=crops_only),
-        batch_size=plan.batch_size,
-        seed=recipe.train.seed,
-        start_step=trainer.step,
-        total_steps=plan.total_steps,
-        rank=fabric.global_rank,
-        world_size=fabric.world_size,
-        workers=worker_count(recipe),
-        pin_memory=fabric.device.type == "cuda",
-    )
+    plan = trainer.plan
+    batches = batches_of(recipe, source, trainer.fabric, start_step=trainer.step, total_steps=plan.total_steps)
     with narrator.work(title, plan.total_steps) as bar:
 
         def show(clock: Clock, row: Mapping[str, float]) -> None:
@@ -243,6 +231,25 @@ def fit(trainer: Trainer, recipe: Recipe, source: Source, title: str, narrator: 
     if finished and len(trainer.bad_images):
         narrator.say(f"{len(trainer.bad_images):,} images could not be used: see {trainer.run.skipped_path}")
     return finished
+
+
+def batches_of(
+    recipe: Recipe, source: Source, fabric: "Fabric", *, start_step: int, total_steps: int
+) -> PretrainingLoader:
+    """Return this process's batches of the recipe's views."""
+    crops_only = recipe.data.augment_on == "device"
+    return pretraining_loader(
+        source,
+        ViewMaker(recipe.views, recipe.augment, seed=recipe.train.seed, crops_only=crops_only),
+        batch_size=recipe.train.batch_size,
+        seed=recipe.train.seed,
+        start_step=start_step,
+        total_steps=total_steps,
+        rank=fabric.global_rank,
+        world_size=fabric.world_size,
+        workers=worker_count(recipe),
+        pin_memory=fabric.device.type == "cuda",
+    )
 
 
 def checked_method(
