@@ -101,7 +101,11 @@ class Supernet(Backbone):
         """Map normalised images [B, 3, H, W] to pooled features [B, D]; the last are 0 if the candidate has fewer."""
         with self._applied_masks():
             features: Tensor = functional_call(self.network, self._active_tensors(), (images,), tie_weights=False)
-        return F.pad(features, (0, self.feature_width - features.shape[1]))
+        features = F.pad(features, (0, self.feature_width - features.shape[1]))
+        lacking = [
+            p for name, p in self.network.named_parameters() if self._masked is None and name not in self._shapes
+        ]
+        return _GradientForAll.apply(features, *lacking) if features.requires_grad else features  # type: ignore[no-any-return]
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Map normalised images [B, 3, H, W] to the candidate's maps: see :meth:`Backbone.feature_maps`."""
@@ -224,6 +228,22 @@ class _Cut(torch.autograd.Function):
         full = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_()
         full[ctx.index] = gradient
         return full, None
+
+
+class _GradientForAll(torch.autograd.Function):
+    """Gives weights that the candidate lacks the gradient 0, as it has in weights of which the candidate has a part.
+
+    Processes that train together wait for the gradients of all.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, *lacking: Tensor) -> Tensor:
+        ctx.lacking = lacking
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return gradient, *map(torch.zeros_like, ctx.lacking)
 
 
 @lru_cache(maxsize=16)
