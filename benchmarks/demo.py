@@ -1,20 +1,15 @@
 """What ``make demo`` takes and gives: seconds and memory of each command, and what was learned::
 
 python -m benchmarks.demo
-
 """
 
 import json
-import subprocess
-import sys
 import tempfile
-import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copyfile
-from typing import Any
 
+from benchmarks.commands import measure
 from lightssl.files import write_json
 from lightssl.machine import describe_machine, versions
 from lightssl.runs import Run
@@ -62,41 +57,6 @@ def main() -> None:
     }
     write_json(RESULTS / "demo.json", result)
     print(json.dumps({key: result[key] for key in ("seconds", "peak_memory_mib", "steps", "top1")}, indent=2))
-
-
-def measure(arguments: list[str]) -> dict[str, Any]:
-    """Run the program; return its seconds and the peak memory of all its processes together."""
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "lightssl", *arguments])
-    peak = 0.0
-    done = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not done.wait(0.5):
-            peak = max(peak, memory_mib(process.pid))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    status = process.wait()
-    done.set()
-    watcher.join()
-    if status:
-        raise SystemExit(status)
-    return {"seconds": round(time.perf_counter() - started, 1), "peak_memory_mib": round(peak)}
-
-
-def memory_mib(pid: int) -> float:
-    """Memory of a process and its descendants, shared pages counted once (Linux: proportional set size)."""
-    total = 0.0
-    try:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1]) / 1024
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except OSError:  # it has just ended
-        return total
-    return total + sum(memory_mib(int(child)) for child in children)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 
-from benchmarks.demo import memory_mib
+from benchmarks.commands import memory_mib
 from lightssl.data.decode import decode
 from lightssl.data.loader import PretrainingLoader, pretraining_loader
 from lightssl.data.sources import open_source

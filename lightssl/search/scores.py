@@ -14,6 +14,7 @@ from lightssl.methods.base import Method
 from lightssl.search.spaces import Candidate
 from lightssl.search.supernet import Supernet, activate
 from lightssl.search.task import Lab
+from lightssl.train.layers import save_time_and_memory
 from lightssl.types import Clock
 
 SupernetScore = Literal["agreement", "loss", "rank", "knn"]
@@ -39,7 +40,7 @@ class SupernetScorer:
     """
 
     def __init__(self, method: Method, clock: Clock, lab: Lab, *, images: int, score: SupernetScore) -> None:
-        self._method, self._clock, self._score = method, clock, score
+        self._method, self._clock, self._score, self._device = method, clock, score, lab.device
         self._supernet = cast(Supernet, method.encoder)
         self._train, self._held_out = (lab.images(images, held_out=held_out) for held_out in (False, True))
         self._views = lab.views(images)
@@ -67,6 +68,7 @@ class SupernetScorer:
 
     def _calibrated(self, candidate: Candidate) -> nn.Module:
         network = self._supernet.subnet(candidate)
+        save_time_and_memory(network, self._device)
         estimate_batch_norm(network, self._train)
         return network
 

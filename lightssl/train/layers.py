@@ -48,27 +48,36 @@ class _ReLU6(torch.autograd.Function):
 
 
 class HostDepthwise(nn.Conv2d):
-    """A depthwise convolution that goes around two slow spots of oneDNN (3.12) in the backward pass on a CPU.
+    """A depthwise convolution that goes around slow spots of oneDNN (3.12) on a CPU.
 
-    The gradient of the weight takes some thirty times as long on maps that are smaller than the kernel as on larger
-    ones; the gradient of the input, in bfloat16 and with a stride, some fifteen times as long as in float32.
+    - On maps that are smaller than the kernel, both passes take up to some hundred times as long as on larger ones:
+      taps that never meet the map are left out.
+    - The gradient of the weight is fast for kernels of 3 alone, in bfloat16 at any size of map: larger kernels are put
+      together from pieces of 3.
+    - The gradient of the input, in bfloat16 and with a stride, takes some fifteen times as long as in float32.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve [B, C, H, W]."""
         if not (torch.is_grad_enabled() and self.weight.requires_grad):
-            return super().forward(input)
+            weight, padding = _within_reach(input, self.weight, self.padding)  # type: ignore[arg-type]
+            return F.conv2d(input, weight, None, self.stride, padding, groups=self.groups)
         output: Tensor = _Depthwise.apply(input, self.weight, self.stride, self.padding)
         return output
+
+
+_FAST = 3  # size of the kernels that oneDNN has fast code for
 
 
 class _Depthwise(torch.autograd.Function):
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.bfloat16)
     def forward(ctx: Any, input: Tensor, weight: Tensor, stride: tuple[int, int], padding: tuple[int, int]) -> Tensor:
-        ctx.save_for_backward(input, weight)
+        kept, padding = _within_reach(input, weight, padding)
+        ctx.save_for_backward(input, kept)
+        ctx.shape = weight.shape
         ctx.settings = {"stride": stride, "padding": padding, "groups": len(weight)}
-        return F.conv2d(input, weight, **ctx.settings)
+        return F.conv2d(input, kept, **ctx.settings)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
@@ -77,24 +86,49 @@ class _Depthwise(torch.autograd.Function):
         slow = input.dtype == torch.bfloat16 and max(ctx.settings["stride"]) > 1
         wide = torch.float32 if slow else input.dtype
         to_input = conv2d_input(input.shape, weight.to(wide), gradient.to(wide), **ctx.settings).to(input.dtype)
-        if any(side < kernel for side, kernel in zip(input.shape[2:], weight.shape[2:], strict=True)):
-            input, gradient = _extend(
-                input, gradient, weight.shape[2:], ctx.settings["stride"], ctx.settings["padding"]
+        small_map = any(side < kernel for side, kernel in zip(input.shape[2:], weight.shape[2:], strict=True))
+        large_kernel = input.dtype == torch.bfloat16 and max(weight.shape[2:]) > _FAST
+        if weight[0].numel() == 1 and not any(ctx.settings["padding"]):
+            met = input[:, :, :: ctx.settings["stride"][0], :: ctx.settings["stride"][1]]
+            to_weight = (met * gradient).sum(dim=(0, 2, 3)).view_as(weight)
+        elif small_map or large_kernel:
+            to_weight = _in_pieces(input, gradient, weight.shape, ctx.settings["stride"], ctx.settings["padding"])
+        else:
+            to_weight = conv2d_weight(input, weight.shape, gradient, **ctx.settings)
+        top, left = ((full - kept) // 2 for full, kept in zip(ctx.shape[2:], weight.shape[2:], strict=True))
+        return to_input, F.pad(to_weight, (left, left, top, top)), None, None
+
+
+def _within_reach(input: Tensor, weight: Tensor, padding: Sequence[int]) -> tuple[Tensor, tuple[int, int]]:
+    """Leave out the taps of a centred kernel that see nothing but padding; return the rest, and its padding."""
+    top, left = (
+        max(0, pad - (side - 1)) if kernel == 2 * pad + 1 else 0
+        for side, kernel, pad in zip(input.shape[2:], weight.shape[2:], padding, strict=True)
+    )
+    kept = weight[:, :, top : weight.shape[2] - top, left : weight.shape[3] - left]
+    return kept, (padding[0] - top, padding[1] - left)
+
+
+def _in_pieces(
+    input: Tensor, gradient: Tensor, shape: torch.Size, stride: Sequence[int], padding: Sequence[int]
+) -> Tensor:
+    """Compute the gradient of a depthwise weight as those of kernels of at most 3, each on its part of the input."""
+    padded = F.pad(input, (padding[1], padding[1], padding[0], padding[0]))
+    whole = gradient.new_empty(shape)
+    piece = [min(_FAST, kernel) for kernel in shape[2:]]
+    span = [step * (side - 1) + part for step, side, part in zip(stride, gradient.shape[2:], piece, strict=True)]
+    for top in _starts(shape[2]):
+        for left in _starts(shape[3]):
+            seen = padded[:, :, top : top + span[0], left : left + span[1]]
+            whole[:, :, top : top + piece[0], left : left + piece[1]] = conv2d_weight(
+                seen, (*shape[:2], *piece), gradient, stride=stride, groups=shape[0]
             )
-        return to_input, conv2d_weight(input, weight.shape, gradient, **ctx.settings), None, None
+    return whole
 
 
-def _extend(
-    input: Tensor, gradient: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int]
-) -> tuple[Tensor, Tensor]:
-    """Add zeros below and to the right until the input is as large as the kernel: they add nothing to its gradient."""
-    pads: tuple[list[int], list[int]] = ([], [])
-    for i in (1, 0):  # F.pad begins with the last dimension
-        side = max(input.shape[2 + i], kernel[i])
-        output = (side + 2 * padding[i] - kernel[i]) // stride[i] + 1
-        pads[0].extend((0, side - input.shape[2 + i]))
-        pads[1].extend((0, output - gradient.shape[2 + i]))
-    return F.pad(input, pads[0]), F.pad(gradient, pads[1])
+def _starts(kernel: int) -> list[int]:
+    """Return where pieces begin that cover a kernel; the last two may overlap."""
+    return [*range(0, kernel - _FAST, _FAST), max(0, kernel - _FAST)]
 
 
 def save_time_and_memory(network: nn.Module, device: torch.device) -> None:

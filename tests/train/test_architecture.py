@@ -1,6 +1,7 @@
 """Architecture parameters are trained in turns with the weights, each on its own images."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from itertools import count
 
 import pytest
@@ -115,9 +116,9 @@ def test_the_state_holds_parameters_and_their_averages(
     first.architecture_step(draw_batch(0), first.plan.clock(0))
     assert first.architecture is not None
     assert second.architecture is not None
-    second.architecture.load_state_dict(first.architecture.state_dict())
+    second.architecture.load_state_dict(deepcopy(first.architecture.state_dict()))
+    second.method.load_state_dict(first.method.state_dict())
     for trainer in (first, second):
-        trainer.method.load_state_dict(first.method.state_dict())
         trainer.architecture_step(draw_batch(1), trainer.plan.clock(1))
     torch.testing.assert_close(second.architecture.parameters[0], first.architecture.parameters[0], rtol=0, atol=0)
 

@@ -64,15 +64,16 @@ def test_a_third_of_the_kept_activations_goes() -> None:
     assert kept(layers) < 0.72 * before
 
 
-@pytest.mark.parametrize("kernel", [1, 3, 5])
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7, (3, 5), 4])
 @pytest.mark.parametrize("stride", [1, 2, (1, 2)])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 4), (3, 2), (5, 5), (8, 7)])
 @pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
 def test_depthwise_convolutions_equal_torchs_on_maps_of_any_size(
-    kernel: int, stride: Any, shape: tuple[int, int], memory_format: torch.memory_format
+    kernel: Any, stride: Any, shape: tuple[int, int], memory_format: torch.memory_format
 ) -> None:
     torch.manual_seed(0)
-    exact = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False).to(memory_format=memory_format)
+    padding = tuple(k // 2 for k in kernel) if isinstance(kernel, tuple) else kernel // 2
+    exact = nn.Conv2d(6, 6, kernel, stride, padding, groups=6, bias=False).to(memory_format=memory_format)
     layers = nn.Sequential(copy.deepcopy(exact))
     save_time_and_memory(layers, CPU)
     assert isinstance(layers[0], HostDepthwise)
@@ -81,10 +82,11 @@ def test_depthwise_convolutions_equal_torchs_on_maps_of_any_size(
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("kernel", [3, 5, 7])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_depthwise_convolutions_round_to_bfloat16_as_torchs_do(stride: int) -> None:
+def test_depthwise_convolutions_round_to_bfloat16_as_torchs_do(kernel: int, stride: int) -> None:
     torch.manual_seed(0)
-    exact = nn.Conv2d(6, 6, 3, stride, 1, groups=6, bias=False)
+    exact = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False)
     layers = nn.Sequential(copy.deepcopy(exact))
     save_time_and_memory(layers, CPU)
     images = torch.randn(4, 6, 8, 8)

@@ -1,0 +1,131 @@
+"""Are searched heads better? Default, searched and published heads of SimSiam and MoCo-v2 on ResNet18::
+
+    python -m benchmarks.heads --data 'data/cifar10-*.tar' --label CIFAR-10
+
+For each method the operations of its heads are searched once, with seed 0. Then the method is trained from the start,
+alike and with several seeds, with its default heads, with those found, and with those that NASiam (arXiv 2302.00059)
+published for CIFAR-10. All at the quick scale, of one thread each; what was stopped goes on where it was. Nothing is
+chosen by test images.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from shutil import copyfile
+from statistics import mean
+from typing import Any
+
+from benchmarks.training import lightssl, train
+from lightssl.files import write_json
+from lightssl.machine import describe_machine, versions
+
+RESULTS = Path(__file__).parent / "results"
+METHODS = ("simsiam", "mocov2")
+TASKS = ("knn", "linear")
+
+
+def main() -> None:
+    """Search and train what is missing, and write the table and the pictures as far as they are known."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="sample")
+    parser.add_argument("--label", help="what the results call the data")
+    parser.add_argument("--search", default="24k examples", help="of each search, as its heads.duration")
+    parser.add_argument("--duration", default="48k examples", help="of each training")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
+    parser.add_argument("--out", type=Path, default=Path("runs/heads"))
+    options = parser.parse_args()
+
+    with ThreadPoolExecutor(options.jobs) as pool:
+        searches = dict(zip(METHODS, pool.map(lambda method: search(method, options), METHODS), strict=True))
+        recipes = {
+            f"{method} {heads}": recipe
+            for method in METHODS
+            for heads, recipe in (
+                ("default", f"resnet18_{method}_cifar"),
+                ("searched", searches[method]["recipe"]),
+                ("published", f"resnet18_{method}_cifar_nasiam"),
+            )
+        }
+        cells = [(name, seed) for seed in options.seeds for name in recipes]
+        found: dict[str, dict[int, dict[str, Any]]] = {name: {} for name in recipes}
+
+        def train_cell(cell: tuple[str, int]) -> dict[str, Any]:
+            return train_alone(*cell, recipes[cell[0]], options)
+
+        for (name, seed), result in zip(cells, pool.map(train_cell, cells), strict=True):
+            found[name][seed] = result
+            write_result(searches, found, options)
+
+
+def search(method: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Search the heads of a method, from wherever the search stands; return what it found."""
+    folder = options.out / f"search-{method}"
+    kept = folder / "search-heads"
+    if not (kept / "genotype.yaml").exists():
+        if (kept / "search-heads.json").exists():
+            lightssl("search-heads", "--resume", str(folder))
+        else:
+            where = ["--data", options.data, "--out", str(folder), "--seed", "0", "--scale", "quick"]
+            duration = f"heads.duration={options.search}"
+            lightssl("search-heads", "--recipe", f"resnet18_{method}_cifar", *where, "--set", duration)
+    copyfile(kept / "heads.png", RESULTS / f"heads_{method}.png")
+    found: dict[str, Any] = json.loads((kept / "search-heads.json").read_text(encoding="utf-8"))
+    return found
+
+
+def train_alone(name: str, seed: int, recipe: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Train with one choice of heads, and return the accuracies of each network on the test images."""
+    folder = options.out / f"{name.replace(' ', '-')}-seed{seed}"
+    run = train(recipe, data=options.data, folder=folder, seed=seed, settings=[f"train.duration={options.duration}"])
+    missing = [task for task in TASKS if not run.evaluation_path(task).exists()]
+    if missing:
+        lightssl("evaluate", str(run), *(word for task in missing for word in ("--task", task)))
+    return {
+        task: {
+            row["network"]: row["top1"]
+            for row in json.loads(run.evaluation_path(task).read_text(encoding="utf-8"))["results"]
+        }
+        for task in TASKS
+    }
+
+
+def write_result(
+    searches: Mapping[str, Mapping[str, Any]],
+    found: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    options: argparse.Namespace,
+) -> None:
+    """Write what is known so far."""
+    rows = []
+    for name, by_seed in found.items():
+        method, heads = name.split()
+        row: dict[str, Any] = {"method": method, "heads": heads, "seeds": list(by_seed)}
+        for task in TASKS if by_seed else ():
+            values = [result[task]["pre-trained"] for result in by_seed.values()]
+            random = [max(top1 for name, top1 in r[task].items() if name != "pre-trained") for r in by_seed.values()]
+            row[task] = {
+                "by seed": [round(value, 2) for value in values],
+                "mean": round(mean(values), 2),
+                "better random baseline": round(mean(random), 2),
+            }
+        rows.append(row)
+    write_json(
+        RESULTS / "heads.json",
+        {
+            "what": f"ResNet18 at the quick scale: searches of {options.search}, trainings of {options.duration}",
+            "data": options.label or options.data,
+            "measured": datetime.now(UTC).date().isoformat(),
+            "machine": describe_machine(),
+            "versions": versions(),
+            "genotypes": {method: result["genotype"] for method, result in searches.items()},
+            "shares": {method: result["shares"] for method, result in searches.items()},
+            "rows": rows,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

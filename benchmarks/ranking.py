@@ -1,0 +1,312 @@
+"""Does the search know what is good? Its scores, and its winner, against trainings of networks on their own::
+
+    python -m benchmarks.ranking --data 'data/cifar10-*.tar' --label CIFAR-10
+
+1. A supernet of MobileNetV2-like networks is trained, and networks within the budget evolve.
+2. Candidates of all sizes are drawn at random, scored by that supernet and without any training, and pre-trained on
+   their own, all alike. Kendall's tau tells how well each score orders them as kNN does afterwards.
+3. The winner, the stock network and the best of equally many random candidates are pre-trained as well, with several
+   seeds, and compared by kNN and a linear classifier.
+
+All trainings are SimCLR at the quick scale, of one thread each; what was stopped goes on where it was, and the stages
+``search`` and ``ranked`` may run side by side. Budgets and FLOPs are counted at 224 pixels. Nothing is chosen by test
+images: the search sees none.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+import yaml
+from scipy.stats import kendalltau
+
+from benchmarks.training import lightssl, train
+from lightssl.config.load import PUBLISHED_SCALE
+from lightssl.data.sources import open_source
+from lightssl.files import read_json_lines, write_json, write_text
+from lightssl.machine import describe_machine, versions
+from lightssl.pipeline.laboratory import Laboratory
+from lightssl.pipeline.question import Question
+from lightssl.progress import Silent
+from lightssl.runs import Run
+from lightssl.search.budget import sample_within
+from lightssl.search.cost import CostTable
+from lightssl.search.sandwich import sandwich
+from lightssl.search.scores import SupernetScorer
+from lightssl.search.spaces import Candidate
+from lightssl.search.zero_cost import ZeroCostScorer
+from lightssl.train.fabric import make_fabric
+from lightssl.train.host import prepare_host
+
+RESULTS = Path(__file__).parent / "results"
+RECIPE, IMAGE_SIZE, OVERRIDES = "mobilenetv2_simclr_cifar", 224, ["backbone.stem=standard"]
+BUDGET = 300e6
+SMALLEST, LARGEST = 90e6, 600e6  # budgets of the candidates that are ranked, between those of the space's ends
+SUPERNET_SCORES, ZERO_COST_SCORES = ("agreement", "loss", "rank"), ("naswot", "synflow", "rank")
+TASKS = ("knn", "linear")
+RESAMPLES = 10_000
+RANKED_SEED = 1
+
+
+def main() -> None:
+    """Search, train what is missing, and write tables and a picture as far as they are known."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="sample")
+    parser.add_argument("--label", help="what the results call the data")
+    parser.add_argument("--supernet", default="96k examples")
+    parser.add_argument("--candidates", type=int, default=100, help="that the search looks at")
+    parser.add_argument("--ranked", type=int, default=20, help="candidates that are trained on their own")
+    parser.add_argument("--duration", default="48k examples", help="of each training")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of winner, stock and best at random")
+    parser.add_argument("--images", type=int, default=2048, help="held-out images that candidates are scored on")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
+    parser.add_argument("--out", type=Path, default=Path("runs/ranking"))
+    parser.add_argument("--stage", choices=["search", "ranked", "all"], default="all")
+    options = parser.parse_args()
+
+    folder = options.out / "search"
+    if options.stage != "ranked":
+        search(folder, options)
+    if options.stage == "search":
+        return
+    question = Question(**asked(folder)["question"])
+    table = CostTable(question.searched, **question.backbone_options(question.resolve(PUBLISHED_SCALE)))
+    drawn = draw_ranked(table, options.ranked)
+    with ThreadPoolExecutor(options.jobs) as pool:
+
+        def train_drawn(number: int) -> dict[str, float]:
+            return train_alone(f"ranked-{number:02}", drawn[number], RANKED_SEED, (), question, options)
+
+        alone = list(pool.map(train_drawn, range(len(drawn))))
+        if options.stage == "ranked":
+            return
+        kept = options.out / "scores.json"
+        if not kept.exists():
+            write_json(kept, score_all(folder, drawn, options))
+        scored = json.loads(kept.read_text(encoding="utf-8"))
+        ranked = [{**row, "knn": found["knn"]} for row, found in zip(scored["ranked"], alone, strict=True)]
+        trained: dict[str, dict[int, dict[str, float]]] = {name: {} for name in scored["compared"]}
+        cells = [(name, seed) for seed in options.seeds for name in trained]
+        write_result(scored, ranked, trained, options)
+
+        def train_cell(cell: tuple[str, int]) -> dict[str, float]:
+            name, seed = cell
+            candidate = table.space.parse(scored["compared"][name]["candidate"])
+            return train_alone(f"{name}-seed{seed}", candidate, seed, TASKS, question, options)
+
+        for (name, seed), found in zip(cells, pool.map(train_cell, cells), strict=True):
+            trained[name][seed] = found
+            write_result(scored, ranked, trained, options)
+
+
+def asked(folder: Path) -> dict[str, Any]:
+    """Read what a search was asked."""
+    found: dict[str, Any] = json.loads((folder / "search" / "search.json").read_text(encoding="utf-8"))["asked"]
+    return found
+
+
+def draw_ranked(table: CostTable, count: int) -> list[Candidate]:
+    """Draw random candidates for budgets of all sizes."""
+    generator = np.random.default_rng(0)
+    budgets = np.geomspace(SMALLEST, LARGEST, count)
+    return [table.space.decode(sample_within(table, {"flops": budget}, generator, 1)[0]) for budget in budgets]
+
+
+def search(folder: Path, options: argparse.Namespace) -> None:
+    """Run the search to its end, from wherever it stands."""
+    if (folder / "search" / "winner.yaml").exists():
+        return
+    if (folder / "search" / "search.json").exists():
+        lightssl("search", "--resume", str(folder))
+        return
+    settings = [
+        *OVERRIDES,
+        f"search.supernet={options.supernet}",
+        f"search.candidates={options.candidates}",
+        f"search.images={options.images}",
+    ]
+    where = ["--data", options.data, "--out", str(folder), "--seed", "0", "--scale", "quick"]
+    what = ["--flops", f"{BUDGET:.0f}", "--recipe", RECIPE, "--image-size", str(IMAGE_SIZE)]
+    lightssl("search", *what, *where, *(word for setting in settings for word in ("--set", setting)))
+
+
+@dataclass
+class Scores:
+    """A finished search, asked about other candidates."""
+
+    question: Question
+    table: CostTable
+    supernet: SupernetScorer
+    zero_cost: ZeroCostScorer
+
+    @classmethod
+    def of(cls, folder: Path, options: argparse.Namespace) -> "Scores":
+        """Load the supernet of a search."""
+        prepare_host()
+        question = Question(**asked(folder)["question"])
+        recipe, deployed = question.resolve("quick"), question.resolve(PUBLISHED_SCALE)
+        lab = Laboratory(
+            recipe,
+            question.searched,
+            open_source(options.data, split="train"),
+            supernet_options=question.backbone_options(recipe),
+            deployed_options=question.backbone_options(deployed),
+            run=Run(folder / "search"),
+            question=question.digest,
+            fabric=make_fabric(recipe.train.precision),
+            narrator=Silent(),
+            may_train=False,
+        )
+        strategy = question.strategy_options()
+        passes = sandwich(question.searched, middle=strategy["middle"], seed=recipe.train.seed)
+        trained = lab.train(strategy["supernet"], passes)
+        return cls(
+            question,
+            CostTable(question.searched, **question.backbone_options(deployed)),
+            SupernetScorer(*trained, lab, images=options.images, score="agreement"),
+            ZeroCostScorer(lab, images=64, score="naswot"),
+        )
+
+    def row(self, candidate: Candidate) -> dict[str, Any]:
+        """Score one candidate in every way."""
+        found = self.supernet(candidate)
+        untrained = self.zero_cost(candidate)
+        return {
+            "candidate": str(candidate),
+            **self.table.cost(candidate)._asdict(),
+            **{f"supernet {name}": found[name] for name in SUPERNET_SCORES},
+            **{f"zero-cost {name}": untrained[name] for name in ZERO_COST_SCORES},
+        }
+
+
+def score_all(folder: Path, drawn: Sequence[Candidate], options: argparse.Namespace) -> dict[str, Any]:
+    """Score the candidates that are ranked, and those that the winner is compared with."""
+    scores = Scores.of(folder, options)
+    table = scores.table
+    rows = read_json_lines(folder / "search" / "candidates.jsonl")
+    winner = max(rows, key=lambda row: row["score"])["candidate"]
+    generator = np.random.default_rng(1)
+    at_random = [table.space.decode(genes) for genes in sample_within(table, {"flops": BUDGET}, generator, len(rows))]
+    compared = {
+        "winner": table.space.parse(winner),
+        **scores.question.stock,
+        "best-at-random": max(at_random, key=lambda candidate: scores.supernet(candidate)["agreement"]),
+    }
+    return {
+        "searched": len(rows),
+        "ranked": [scores.row(candidate) for candidate in drawn],
+        "compared": {name: scores.row(candidate) for name, candidate in compared.items()},
+    }
+
+
+def train_alone(
+    name: str,
+    candidate: Candidate,
+    seed: int,
+    tasks: Sequence[str],
+    question: Question,
+    options: argparse.Namespace,
+) -> dict[str, float]:
+    """Pre-train a network on its own; return its kNN accuracy on the test images, and what else ``tasks`` measure."""
+    path = options.out / "recipes" / f"{name}.yaml"
+    if not path.exists():
+        write_text(path, f"# {candidate}\n" + yaml.safe_dump(question.mapping(candidate), sort_keys=False))
+    settings = [
+        *question.recipe_overrides,
+        f"train.duration={options.duration}",
+        "evaluation.monitor_every=100%",
+    ]
+    run = train(str(path), data=options.data, folder=options.out / name, seed=seed, settings=settings)
+    missing = [task for task in tasks if not run.evaluation_path(task).exists()]
+    if missing:
+        lightssl("evaluate", str(run), *(word for task in missing for word in ("--task", task)))
+    results = {"knn": read_json_lines(run.metrics_path)[-1]["knn_top1"]}
+    for task in tasks:
+        rows = json.loads(run.evaluation_path(task).read_text(encoding="utf-8"))["results"]
+        results[task] = next(row["top1"] for row in rows if row["network"] == "pre-trained")
+    return results
+
+
+def write_result(
+    scored: Mapping[str, Any],
+    ranked: Sequence[Mapping[str, Any]],
+    trained: Mapping[str, Mapping[int, Mapping[str, float]]],
+    options: argparse.Namespace,
+) -> None:
+    """Write what is known so far."""
+    compared = {}
+    for name, row in scored["compared"].items():
+        figures: dict[str, Any] = {"seeds": list(trained[name])}
+        for task in TASKS if trained[name] else ():
+            values = [found[task] for found in trained[name].values()]
+            figures[task] = {"by seed": [round(value, 2) for value in values], "mean": round(mean(values), 2)}
+        compared[name] = {**row, **figures}
+    write_json(
+        RESULTS / "ranking.json",
+        {
+            "what": f"SimCLR at the quick scale: supernet {options.supernet}, each network alone {options.duration}",
+            "data": options.label or options.data,
+            "measured": datetime.now(UTC).date().isoformat(),
+            "searched": scored["searched"],
+            "machine": describe_machine(),
+            "versions": versions(),
+            "tau": taus(ranked),
+            "compared": compared,
+            "ranked_seed": RANKED_SEED,
+            "ranked": ranked,
+        },
+    )
+    draw(ranked, compared, RESULTS / "ranking.png")
+
+
+def taus(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Kendall's tau of every score with kNN, and its 95 % interval over resampled candidates."""
+    knn = np.array([row["knn"] for row in rows])
+    names = ["flops", "parameters", *(name for name in rows[0] if name.startswith(("supernet ", "zero-cost ")))]
+    drawn = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))
+    table = {}
+    for name in names:
+        values = np.array([row[name] for row in rows]) * (-1 if name.endswith("loss") else 1)
+        resampled = [kendalltau(values[sample], knn[sample]).statistic for sample in drawn]
+        low, high = np.nanquantile(resampled, [0.025, 0.975])
+        table[name] = {
+            "tau": round(float(kendalltau(values, knn).statistic), 3),
+            "interval": [round(float(low), 3), round(float(high), 3)],
+        }
+    return table
+
+
+def draw(rows: Sequence[Mapping[str, Any]], compared: Mapping[str, Any], path: Path) -> None:
+    """Draw kNN over FLOPs and over the score of the search, for every network that was trained on its own."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.8), sharey=True, layout="constrained")
+    axes_of = {"flops": "million FLOPs at 224 pixels", "supernet agreement": "agreement with the largest network"}
+    tau = taus(rows)
+    for axes, (name, label) in zip(panels, axes_of.items(), strict=True):
+        scale = 1e6 if name == "flops" else 1
+        axes.scatter([row[name] / scale for row in rows], [row["knn"] for row in rows], color="#94a3b8", label="random")
+        for (other, row), colour in zip(compared.items(), ("#ea580c", "#2563eb", "#16a34a"), strict=True):
+            if "knn" in row:
+                axes.scatter([row[name] / scale], [row["knn"]["mean"]], color=colour, label=other, marker="D")
+        axes.set_xlabel(label)
+        axes.set_title(f"Kendall's tau {tau[name]['tau']:.2f}", fontsize="medium")
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("kNN top-1 when trained alone, % of test images")
+    panels[0].legend(frameon=False, fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
