@@ -11,13 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning_fabric import Fabric
 
 import lightssl
 from lightssl.backbones.cost import count_cost
 from lightssl.config.load import load_recipe
+from lightssl.config.schema import Recipe
+from lightssl.data.sources import Source, open_source
 from lightssl.errors import ConfigError, DataError, LightSSLError
 from lightssl.files import read_json_lines
-from lightssl.pipeline import build_backbone, resume_search, search_network
+from lightssl.pipeline import build_backbone, laboratory, resume_search, search_network
+from lightssl.progress import Silent
+from lightssl.runs import Run
+from lightssl.search.sandwich import sandwich
+from lightssl.search.spaces import SPACES
+from lightssl.search.task import Stopped
+from lightssl.train.architecture import ArchitectureSteps
+from lightssl.train.loop import Trainer
+from lightssl.types import Batch
+from lightssl.units import Duration
 from tests.reports.html import Page
 
 LIMITS = {"flops": 100e6}
@@ -187,6 +200,49 @@ def test_further_workers_and_other_folders(photos: Path, tmp_path: Path) -> None
     storage = f"sqlite:///{tmp_path / 'run' / 'search' / 'candidates.db'}"
     with pytest.raises(LightSSLError, match="holds another search by the name 'run'"):
         search(photos, tmp_path / "elsewhere" / "run", *ZERO_COST, strategy="zero-cost", storage=storage)
+
+
+def test_weights_and_architecture_learn_from_different_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[str]] = {}
+
+    def names(source: Source) -> set[str]:
+        return {source.item_name(index) for index in range(len(source))}
+
+    def fit(trainer: Trainer, recipe: Recipe, source: Source, *_: Any) -> bool:
+        seen["weights"] = names(source)
+        assert trainer.architecture is not None
+        trainer.architecture.batches(0)
+        return False
+
+    def batches_of(recipe: Recipe, source: Source, fabric: Fabric, **_: int) -> tuple[Batch, ...]:
+        seen["architecture"] = names(source)
+        return ()
+
+    monkeypatch.setattr(laboratory, "fit", fit)
+    monkeypatch.setattr(laboratory, "batches_of", batches_of)
+    space = SPACES["mobilenetv2"]
+    lab = laboratory.Laboratory(
+        load_recipe("mobilenetv2_dino", scale="quick", overrides=SHORT),
+        space,
+        open_source(str(photos)),
+        supernet_options={},
+        deployed_options={},
+        run=Run(tmp_path),
+        question="",
+        fabric=Fabric(accelerator="cpu", devices=1),
+        narrator=Silent(),
+    )
+    logits = [torch.nn.Parameter(torch.zeros(3))]
+    with pytest.raises(Stopped):
+        lab.train(
+            Duration(2, "steps"),
+            sandwich(space, middle=1, seed=0),
+            lambda clock, batches: ArchitectureSteps(logits, torch.optim.Adam(logits), batches),
+        )
+    assert len(seen["weights"]) == len(seen["architecture"]) == 12  # of 30 images, 6 are held out
+    assert not seen["weights"] & seen["architecture"]
 
 
 # --------------------------------------------------------------------------------------------------------- bad input

@@ -102,10 +102,10 @@ class Supernet(Backbone):
         with self._applied_masks():
             features: Tensor = functional_call(self.network, self._active_tensors(), (images,), tie_weights=False)
         features = F.pad(features, (0, self.feature_width - features.shape[1]))
-        lacking = [
-            p for name, p in self.network.named_parameters() if self._masked is None and name not in self._shapes
-        ]
-        return _GradientForAll.apply(features, *lacking) if features.requires_grad else features  # type: ignore[no-any-return]
+        if features.requires_grad:
+            lacking = [weight for name, weight in self.network.named_parameters() if name not in self._shapes]
+            features = _GradientForAll.apply(features, *lacking)
+        return features
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Map normalised images [B, 3, H, W] to the candidate's maps: see :meth:`Backbone.feature_maps`."""
