@@ -11,13 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from lightning_fabric import Fabric
 
 import lightssl
 from lightssl.backbones.cost import count_cost
 from lightssl.config.load import load_recipe
+from lightssl.config.schema import Recipe
+from lightssl.data.sources import Source, open_source
 from lightssl.errors import ConfigError, DataError, LightSSLError
 from lightssl.files import read_json_lines
-from lightssl.pipeline import build_backbone, resume_search, search_network
+from lightssl.pipeline import build_backbone, laboratory, resume_search, search_network
+from lightssl.progress import Silent
+from lightssl.runs import Run
+from lightssl.search.sandwich import sandwich
+from lightssl.search.spaces import SPACES
+from lightssl.search.task import Stopped
+from lightssl.train.architecture import ArchitectureSteps
+from lightssl.train.loop import Trainer
+from lightssl.types import Batch
+from lightssl.units import Duration
 from tests.reports.html import Page
 
 LIMITS = {"flops": 100e6}
@@ -33,6 +46,7 @@ SHORT = [
     "method.prototypes=16",
 ]
 EVOLVE = ["search.supernet=2 steps", "search.candidates=4", "search.population=2", "search.images=8", "search.middle=1"]
+DIFFERENTIABLE = ["search.supernet=6 steps", "search.candidates=4", "search.images=8", "search.every=2"]
 ZERO_COST = ["search.candidates=2", "search.population=2", "search.images=4"]
 
 
@@ -104,13 +118,23 @@ def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "options"),
+    [
+        ("evolve", [*EVOLVE, "search.supernet=4 steps"]),
+        ("differentiable", [*DIFFERENTIABLE, "search.warmup=1 steps", "search.rate=0.1"]),
+    ],
+)
 def test_a_search_that_is_killed_twice_ends_as_one_that_was_not(
-    photos: Path, tmp_path: Path, program: Callable[..., subprocess.CompletedProcess[str]]
+    strategy: str,
+    options: list[str],
+    photos: Path,
+    tmp_path: Path,
+    program: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
     """Once while the supernet is trained, and once while candidates are scored."""
-    options = [*SHORT, *EVOLVE, "search.supernet=4 steps"]
-    settings = [word for option in options for word in ("--set", option)]
-    asked = ["search", "--flops", "100M", "--data", str(photos), *settings, "--out"]
+    settings = [word for option in [*SHORT, *options] for word in ("--set", option)]
+    asked = ["search", "--flops", "100M", "--strategy", strategy, "--data", str(photos), *settings, "--out"]
     program(*asked, "whole")
 
     folder = tmp_path / "broken" / "search"
@@ -124,9 +148,10 @@ def test_a_search_that_is_killed_twice_ends_as_one_that_was_not(
 
     whole = tmp_path / "whole" / "search"
     assert (folder / "candidates.jsonl").read_text() == (whole / "candidates.jsonl").read_text()
-    assert [row["loss"] for row in read_json_lines(folder / "metrics.jsonl")] == [
-        row["loss"] for row in read_json_lines(whole / "metrics.jsonl")
-    ]
+    for name in ("loss", "expected_flops"):
+        assert [row.get(name) for row in read_json_lines(folder / "metrics.jsonl")] == [
+            row.get(name) for row in read_json_lines(whole / "metrics.jsonl")
+        ]
 
 
 def scored(database: Path) -> int:
@@ -143,14 +168,21 @@ def scored(database: Path) -> int:
 
 
 @pytest.mark.slow
-def test_the_baselines_end_alike(photos: Path, tmp_path: Path) -> None:
+def test_other_strategies_end_alike(photos: Path, tmp_path: Path) -> None:
     found = {
+        "differentiable": search(photos, tmp_path / "d", *DIFFERENTIABLE, strategy="differentiable"),
         "random": search(photos, tmp_path / "r", *[o for o in EVOLVE if "population" not in o], strategy="random"),
         "zero-cost": search(photos, tmp_path / "z", *ZERO_COST, strategy="zero-cost"),
         "labels": search(photos, tmp_path / "l", *EVOLVE, labels=True),
     }
     for result in found.values():
         assert 0.95 <= result["winner"]["budget_share"] <= 1.0
+    assert {"agreement", "loss", "rank", "probability"} <= found["differentiable"]["winner"].keys()
+    assert found["differentiable"]["winner"]["score"] == found["differentiable"]["winner"]["probability"]
+    rows = read_json_lines(tmp_path / "d" / "search" / "candidates.jsonl")
+    assert all(0.95 <= row["budget_share"] <= 1.0 for row in rows)
+    (last,) = read_json_lines(tmp_path / "d" / "search" / "metrics.jsonl")[-1:]
+    assert {"expected_flops", "entropy", "entropy_stage7"} <= last.keys()
     assert {"naswot", "synflow", "rank"} <= found["zero-cost"]["winner"].keys()
     assert not (tmp_path / "z" / "search" / "checkpoints").exists()
     assert found["labels"]["winner"]["score"] == found["labels"]["winner"]["knn"]
@@ -168,6 +200,49 @@ def test_further_workers_and_other_folders(photos: Path, tmp_path: Path) -> None
     storage = f"sqlite:///{tmp_path / 'run' / 'search' / 'candidates.db'}"
     with pytest.raises(LightSSLError, match="holds another search by the name 'run'"):
         search(photos, tmp_path / "elsewhere" / "run", *ZERO_COST, strategy="zero-cost", storage=storage)
+
+
+def test_weights_and_architecture_learn_from_different_images(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[str]] = {}
+
+    def names(source: Source) -> set[str]:
+        return {source.item_name(index) for index in range(len(source))}
+
+    def fit(trainer: Trainer, recipe: Recipe, source: Source, *_: Any) -> bool:
+        seen["weights"] = names(source)
+        assert trainer.architecture is not None
+        trainer.architecture.batches(0)
+        return False
+
+    def batches_of(recipe: Recipe, source: Source, fabric: Fabric, **_: int) -> tuple[Batch, ...]:
+        seen["architecture"] = names(source)
+        return ()
+
+    monkeypatch.setattr(laboratory, "fit", fit)
+    monkeypatch.setattr(laboratory, "batches_of", batches_of)
+    space = SPACES["mobilenetv2"]
+    lab = laboratory.Laboratory(
+        load_recipe("mobilenetv2_dino", scale="quick", overrides=SHORT),
+        space,
+        open_source(str(photos)),
+        supernet_options={},
+        deployed_options={},
+        run=Run(tmp_path),
+        question="",
+        fabric=Fabric(accelerator="cpu", devices=1),
+        narrator=Silent(),
+    )
+    logits = [torch.nn.Parameter(torch.zeros(3))]
+    with pytest.raises(Stopped):
+        lab.train(
+            Duration(2, "steps"),
+            sandwich(space, middle=1, seed=0),
+            lambda clock, batches: ArchitectureSteps(logits, torch.optim.Adam(logits), batches),
+        )
+    assert len(seen["weights"]) == len(seen["architecture"]) == 12  # of 30 images, 6 are held out
+    assert not seen["weights"] & seen["architecture"]
 
 
 # --------------------------------------------------------------------------------------------------------- bad input

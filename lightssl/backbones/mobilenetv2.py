@@ -11,7 +11,7 @@ from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.ops.misc import Conv2dNormActivation
 
 from lightssl.backbones.base import Stage
-from lightssl.backbones.topology import Grammar, TopologyBackbone
+from lightssl.backbones.topology import BlockPart, Grammar, TopologyBackbone
 from lightssl.types import Positive
 
 _GRAMMAR = Grammar(
@@ -93,6 +93,22 @@ class MobileNetV2(TopologyBackbone):
         counts = [*self._depths, 1]
         starts = accumulate(counts, initial=1)
         return [[f"features.{start + i}" for i in range(count)] for start, count in zip(starts, counts, strict=False)]
+
+    def block_part(
+        self, stage: int, position: int, inputs: int | None, width: int, settings: tuple[int, ...]
+    ) -> BlockPart:
+        """Say what a smaller block takes of the block here: see :class:`TopologyBackbone`."""
+        kernel, expansion = settings
+        name = self.block_names()[stage][position]
+        last = len(self.get_submodule(name).conv) - 1  # type: ignore[arg-type]
+        inputs = inputs or self.features[0].out_channels
+        return BlockPart(
+            outputs=width,
+            inputs={f"{name}.conv.{last - 1}": inputs * expansion},
+            kernels={f"{name}.conv.{last - 2}.0": kernel},
+            adds_input=inputs == width and (position > 0 or _STRIDES[stage] == 1),
+            switch="use_res_connect",
+        )
 
 
 def _block(

@@ -7,7 +7,7 @@ from torchvision.models import resnet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from lightssl.backbones.base import Stage
-from lightssl.backbones.topology import Grammar, Topology, TopologyBackbone
+from lightssl.backbones.topology import BlockPart, Grammar, Topology, TopologyBackbone
 
 _GRAMMAR = Grammar("", "64x2 128x2 256x2 512x2")
 _WIDTHS = (64, 128, 256, 512)  # of torchvision's stages
@@ -76,6 +76,21 @@ class ResNet(TopologyBackbone):
     def block_names(self) -> list[list[str]]:
         """Names of the blocks of each stage: see :class:`TopologyBackbone`."""
         return [[f"network.layer{i}.{j}" for j in range(depth)] for i, depth in enumerate(self._depths, 1)]
+
+    def block_part(
+        self, stage: int, position: int, inputs: int | None, width: int, settings: tuple[int, ...]
+    ) -> BlockPart:
+        """Say what a smaller block takes of the block here: see :class:`TopologyBackbone`."""
+        name = self.block_names()[stage][position]
+        block: Any = self.get_submodule(name)
+        outputs = width * block.expansion
+        channels = self.network.bn1.num_features if inputs is None else inputs * block.expansion
+        return BlockPart(
+            outputs=outputs,
+            inputs={f"{name}.{layer}": width for layer in ("conv2", "conv3") if hasattr(block, layer)},
+            adds_input=channels == outputs and (position > 0 or stage == 0),  # other stages begin with a stride
+            projection=f"{name}.downsample" if block.downsample is not None else "",
+        )
 
 
 class _Network(resnet.ResNet):

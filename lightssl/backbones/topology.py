@@ -8,7 +8,7 @@ other (``24x2-k5e4-k3e6``).
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 from lightssl.backbones.base import Backbone
@@ -102,6 +102,31 @@ class Grammar:
         return core_schema.no_info_after_validator_function(check, handler(source))
 
 
+@dataclass(frozen=True)
+class BlockPart:
+    """What a smaller block takes of a block: masks make the one compute what the other does.
+
+    Layers are named as in the whole network.
+
+    Args:
+        outputs: Channels of the block's output; None where layers after it are masked instead.
+        inputs: Channels that layers inside are given, by the names of the layers.
+        norms: Channels that layer norms are given and normalise over, by their names.
+        kernels: Sides of kernels, by the names of depthwise convolutions.
+        adds_input: Whether the smaller block adds its input as it is to its output.
+        projection: Name of the layers that the larger block adds its input through, if it has any.
+        switch: Name of the larger block's attribute that says whether it adds its input as it is, if it has one.
+    """
+
+    outputs: int | None = None
+    inputs: Mapping[str, int] = field(default_factory=dict)
+    norms: Mapping[str, int] = field(default_factory=dict)
+    kernels: Mapping[str, int] = field(default_factory=dict)
+    adds_input: bool = True
+    projection: str = ""
+    switch: str = ""
+
+
 class TopologyBackbone(Backbone):
     """A backbone built from the text of a topology, its keyword-only argument ``topology``."""
 
@@ -112,3 +137,17 @@ class TopologyBackbone(Backbone):
     @abstractmethod
     def block_names(self) -> list[list[str]]:
         """Names of the blocks of each stage, and of the modules after them whose names depend on the depth."""
+
+    @abstractmethod
+    def block_part(
+        self, stage: int, position: int, inputs: int | None, width: int, settings: tuple[int, ...]
+    ) -> BlockPart:
+        """Say what a smaller block takes of the block here.
+
+        Args:
+            stage: Which stage, from 0.
+            position: Which of its blocks, from 0.
+            inputs: Width of the stage that the smaller block comes after; None for what comes before all stages.
+            width: Of its own stage.
+            settings: Of the smaller block.
+        """

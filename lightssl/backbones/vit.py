@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightssl.backbones.base import Stage
 from lightssl.backbones.patches import whole_patches
-from lightssl.backbones.topology import Grammar, TopologyBackbone
+from lightssl.backbones.topology import BlockPart, Grammar, TopologyBackbone
 from lightssl.errors import ConfigError
 from lightssl.types import PositiveInt, Share
 
@@ -96,6 +96,20 @@ class ViT(TopologyBackbone):
     def block_names(self) -> list[list[str]]:
         """Names of the blocks: see :class:`TopologyBackbone`."""
         return [[f"network.blocks.{i}" for i in range(len(self.network.blocks))]]
+
+    def block_part(
+        self, stage: int, position: int, inputs: int | None, width: int, settings: tuple[int, ...]
+    ) -> BlockPart:
+        """Say what a smaller block takes of the block here: see :class:`TopologyBackbone`.
+
+        Whatever reads the tokens normalises them first: what a narrower network lacks of them is left out there.
+        """
+        heads, ratio = settings
+        name = self.block_names()[stage][position]
+        return BlockPart(
+            inputs={f"{name}.attn.proj": heads * _HEAD_WIDTH, f"{name}.mlp.fc2": ratio * width},
+            norms=dict.fromkeys([f"{name}.norm1", f"{name}.norm2", "network.norm"], width),
+        )
 
 
 class _Attention(Attention):

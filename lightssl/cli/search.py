@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
             "lightssl search --latency 60ms --target predict:raspberry-pi-4",
             "lightssl search --latency 20ms --params 3M --target ssh:pi@raspberry --threads 4",
             "lightssl search --space resnet_basic --flops 1.8G --recipe resnet18_mocov2 --strategy random",
+            "lightssl search --flops 300M --strategy differentiable",
             "lightssl search --flops 300M --set search.candidates=100 --set search.supernet='30k examples'",
             "lightssl search --resume runs/search",
             "lightssl search --join runs/search",
@@ -66,7 +67,8 @@ def search(
         str,
         typer.Option(
             help="evolve: a supernet, then evolution. random: a supernet, then candidates drawn at random. "
-            "zero-cost: evolution on scores of untrained networks."
+            "differentiable: a supernet whose choices gradients make. zero-cost: evolution on scores of untrained "
+            "networks."
         ),
     ] = "evolve",
     recipe: Annotated[

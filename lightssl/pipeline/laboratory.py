@@ -1,7 +1,7 @@
 """What a search strategy works with, made from a recipe: see :class:`lightssl.search.task.Lab`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
@@ -20,14 +20,15 @@ from lightssl.errors import DataError, LightSSLError
 from lightssl.images import normalise
 from lightssl.methods.base import Method
 from lightssl.pipeline.building import build_method, worker_count
-from lightssl.pipeline.training import checked_method, fit, make_trainer, plan_of
+from lightssl.pipeline.training import checked_method, fit, make_trainer, plan_of, training_batches
 from lightssl.progress import Narrator
 from lightssl.runs import Run
 from lightssl.search.spaces import Candidate, Space
 from lightssl.search.supernet import Supernet
-from lightssl.search.task import Stopped
-from lightssl.train.loop import Passes
-from lightssl.types import Clock
+from lightssl.search.task import MakeArchitecture, Stopped
+from lightssl.train.architecture import halves
+from lightssl.train.loop import Passes, Plan
+from lightssl.types import Batch, Clock
 from lightssl.units import Duration
 from lightssl.views.maker import ViewMaker
 
@@ -87,12 +88,19 @@ class Laboratory:
         parts = {False: order[count:], True: order[:count]}  # shuffled: the first images of each are a fair sample
         return {held_out: Subset(self._source, part, self._source.name) for held_out, part in parts.items()}
 
-    def train(self, duration: Duration, passes: Passes) -> tuple[Method, Clock]:
+    def train(
+        self, duration: Duration, passes: Passes, architecture: MakeArchitecture | None = None
+    ) -> tuple[Method, Clock]:
         """See :meth:`lightssl.search.task.Lab.train`."""
         options = self._recipe.train.model_copy(update={"duration": duration, "probe": False})
         recipe = self._recipe.model_copy(update={"train": options})
-        source = self._parts[False]
+        source, other = self._parts[False], None
+        if architecture is not None:
+            source, other = halves(source, seed=options.seed, batch_size=options.batch_size)
         plan = plan_of(recipe, len(source))
+        steps = None
+        if architecture is not None and other is not None:
+            steps = architecture(plan.clock(0), partial(self._batches, recipe, other, plan))
         kept = {**dump(recipe), "search": self._question}
         path = self._run.checkpoint_path
         checkpoint = load_checkpoint(path, recipe=kept) if path.exists() else None
@@ -103,7 +111,15 @@ class Laboratory:
                 )
             method, _ = checked_method(recipe, plan, source, self.device, self._build_method)
             trainer = make_trainer(
-                recipe, method, plan, source, fabric=self._fabric, run=self._run, passes=passes, kept=kept
+                recipe,
+                method,
+                plan,
+                source,
+                fabric=self._fabric,
+                run=self._run,
+                kept=kept,
+                architecture=steps,
+                passes=passes,
             )
             if checkpoint is not None:
                 trainer.restore(checkpoint)
@@ -115,7 +131,13 @@ class Laboratory:
         # Built anew: what was trained may be tied to other processes.
         trained = self._build_method(recipe).to(self.device)
         load_strictly(trained, checkpoint["state"]["method"], path)
+        if steps is not None:
+            steps.load_state_dict(checkpoint["state"]["architecture"])
         return trained, plan.clock(plan.total_steps - 1)
+
+    def _batches(self, recipe: Recipe, source: Source, plan: Plan, start: int) -> Iterable[Batch]:
+        """Return batches for the steps of the architecture, from that of number ``start`` on."""
+        return training_batches(recipe, source, plan, self._fabric, start_step=start)
 
     def _build_method(self, recipe: Recipe) -> Method:
         torch.manual_seed(recipe.train.seed)

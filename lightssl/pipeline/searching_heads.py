@@ -32,7 +32,8 @@ from lightssl.pipeline.training import (
 )
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
-from lightssl.search.heads import HeadSearch, Shares, genotype, halves, searched_parts, shares
+from lightssl.search.heads import HeadSearch, Shares, genotype, searched_parts, shares
+from lightssl.train.architecture import halves
 from lightssl.train.host import prepare_host
 from lightssl.types import Batch
 

@@ -10,6 +10,7 @@ from lightssl.registry import Registry
 STRATEGIES = Registry(
     "search strategy",
     {
+        "differentiable": "lightssl.search.differentiable:differentiable",
         "evolve": "lightssl.search.evolve:evolve",
         "random": "lightssl.search.random_search:random_search",
         "zero-cost": "lightssl.search.zero_cost:zero_cost",

@@ -4,9 +4,12 @@ FLOPs and parameters are those that :func:`lightssl.backbones.cost.count_cost` c
 what is predicted of the network's ONNX file. Tests hold them to both.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lightssl.backbones.cost import Cost
 from lightssl.deploy.prediction import Fit, features
@@ -81,6 +84,32 @@ class CostTable:
             previous = width
             parts.append(total)
         return [*parts, self._tail[size, genes[:, columns[-1].width]]]
+
+    def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """Return mean prices, float64 [prices], of candidates whose genes are drawn independently of each other.
+
+        Args:
+            probabilities: Of each gene's choices, [choices]; the mean has gradients for them.
+        """
+        genes = [gene.double() for gene in probabilities]
+        size, columns = genes[0], self.space.columns
+
+        def mean(prices: np.ndarray, *over: Tensor) -> Tensor:
+            total = torch.from_numpy(prices).to(size)
+            for gene in over:
+                total = torch.tensordot(gene, total, dims=1)
+            return total
+
+        total = mean(self._stem, size, genes[columns[0].width]) + mean(self._tail, size, genes[columns[-1].width])
+        previous = size.new_ones(1)
+        for stage, at, first, further in zip(self.space.stages, columns, self._first, self._further, strict=True):
+            width, depth, blocks = genes[at.width], genes[at.depth], genes[at.blocks]
+            total = total + mean(first, size, previous, width, blocks[0])
+            for position in range(1, stage.depths[-1]):
+                present = depth[[count > position for count in stage.depths]].sum()
+                total = total + present * mean(further, size, width, blocks[position])
+            previous = width
+        return total
 
     def cost(self, candidate: Candidate) -> Cost:
         """Return the FLOPs and parameters of one candidate.

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
-import numpy as np
 from torch import nn
 from torch.optim import Adam, AdamW
 
 from lightssl.chains import OPERATIONS, Chain, MixedChain, MixedLayer
-from lightssl.data.sources import Source, Subset
-from lightssl.errors import ConfigError, DataError
+from lightssl.errors import ConfigError
 from lightssl.methods.base import Method
 from lightssl.train.architecture import ArchitectureSteps
 from lightssl.types import Batch, NonNegative, Positive
@@ -74,23 +72,6 @@ def searched_parts(method: type[Method]) -> list[str]:
     if not parts:
         raise ConfigError(f"{method.__name__} has no heads that could be searched.", "Choose another method.")
     return parts
-
-
-def halves(source: Source, *, seed: int, batch_size: int) -> tuple[Source, Source]:
-    """Split images at random: a half for the weights, and one for the architecture.
-
-    Raises:
-        DataError: A half does not fill a batch.
-    """
-    half = len(source) // 2
-    if half < batch_size:
-        raise DataError(
-            f"A search trains the weights on one half of the images and the architecture on the other: a batch of "
-            f"{batch_size:,} cannot be filled from {half:,}.",
-            f"Use more images, or a smaller batch: --set train.batch_size={max(1, 2 ** (half.bit_length() - 1))}",
-        )
-    order = np.random.default_rng(seed).permutation(len(source))
-    return Subset(source, order[:half], source.name), Subset(source, order[half:], source.name)
 
 
 def mixed_layers(method: nn.Module) -> dict[str, MixedLayer]:

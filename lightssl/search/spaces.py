@@ -172,7 +172,7 @@ class Space:
     def _changed(self, generator: Generator, genes: np.ndarray, where: np.ndarray, new: np.ndarray) -> np.ndarray:
         """Put new genes in some places, and drawn ones where a block is added thereby."""
         drawn = generator.integers(self.gene_sizes, size=genes.shape)
-        return self._canonical(np.where(where, new, np.where(self._in_use(genes), genes, drawn)))
+        return self._canonical(np.where(where, new, np.where(self.in_use(genes), genes, drawn)))
 
     def cross(self, generator: Generator, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Take each stage, and the input size, from either parent: [N, G], [N, G] -> [N, G]."""
@@ -180,7 +180,7 @@ class Space:
         from_first = generator.random((len(first), len(lengths))) < 0.5
         return np.where(np.repeat(from_first, lengths, axis=1), first, second)
 
-    def _in_use(self, genes: np.ndarray) -> np.ndarray:
+    def in_use(self, genes: np.ndarray) -> np.ndarray:
         """Tell which genes matter, bool [N, G]: not those of blocks beyond the depth of their stage."""
         in_use = np.ones(genes.shape, dtype=bool)
         for stage, columns in zip(self.stages, self.columns, strict=True):
@@ -189,7 +189,7 @@ class Space:
         return in_use
 
     def _canonical(self, genes: np.ndarray) -> np.ndarray:
-        return np.where(self._in_use(genes), genes, 0)
+        return np.where(self.in_use(genes), genes, 0)
 
     # ------------------------------------------------------------------------------------------------------- networks
 

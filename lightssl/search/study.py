@@ -3,11 +3,12 @@
 The database remembers every candidate, so that a search goes on where it was stopped, and several workers can share it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import isfinite
 
 import numpy as np
 import optuna
+from numpy.random import Generator
 from optuna.samplers import NSGAIISampler
 from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
@@ -15,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightssl.errors import ConfigError, LightSSLError, TrainingError
-from lightssl.search.budget import bring_within, sample_within
+from lightssl.search.budget import bring_within
 from lightssl.search.scores import Scorer
 from lightssl.search.spaces import Candidate
 from lightssl.search.task import Scored, Stopped, Task
@@ -29,8 +30,18 @@ _ATTEMPTS = 20  # at a candidate that nobody has looked at yet: a small budget m
 _QUESTION, _PROPOSAL, _SCORES = "question", "proposal", "scores"
 
 
+Draw = Callable[[int, Generator], np.ndarray]
+"""From the number of candidates proposed before and a source of chance to genes [1, G]."""
+
+
 def explore(
-    task: Task, score: Scorer, *, candidates: int, population: int | None = None, mutation: float = 0.0
+    task: Task,
+    score: Scorer,
+    *,
+    candidates: int,
+    population: int | None = None,
+    mutation: float = 0.0,
+    draw: Draw | None = None,
 ) -> list[Scored]:
     """Propose candidates within the budget and score them, until as many as asked for are in the storage.
 
@@ -44,6 +55,7 @@ def explore(
         candidates: How many, over all workers and what was scored before.
         population: Candidates in a generation. None for a single generation, drawn at random.
         mutation: Probability with which each choice of a child is drawn anew.
+        draw: Where candidates without parents come from; by default every gene is drawn evenly.
 
     Returns:
         The stock networks, then every candidate in the order of proposal.
@@ -62,7 +74,7 @@ def explore(
             if interrupted():
                 raise Stopped
             trial = study.ask()
-            candidate = _propose(task, study, sampler, trial, mutation)
+            candidate = _propose(task, study, sampler, trial, mutation, draw)
             trial.set_user_attr(_PROPOSAL, {"candidate": str(candidate), "worker": task.worker})
             scores = score(candidate)
             if not isfinite(scores["score"]):
@@ -113,7 +125,9 @@ def _give_up_unfinished(study: Study, worker: str) -> None:
             study.tell(trial.number, state=TrialState.FAIL)
 
 
-def _propose(task: Task, study: Study, sampler: NSGAIISampler, trial: Trial, mutation: float) -> Candidate:
+def _propose(
+    task: Task, study: Study, sampler: NSGAIISampler, trial: Trial, mutation: float, draw: Draw | None
+) -> Candidate:
     space = task.table.space
     everything = study.get_trials(deepcopy=False)
     earlier = [other for other in everything if other.number < trial.number and _PROPOSAL in other.user_attrs]
@@ -124,12 +138,12 @@ def _propose(task: Task, study: Study, sampler: NSGAIISampler, trial: Trial, mut
     parents = [space.encode(_candidate(task, other)) for other in sampler.get_parent_population(study, generation)]
     known = {other.user_attrs[_PROPOSAL]["candidate"] for other in earlier if other.state != TrialState.FAIL}
     for _ in range(_ATTEMPTS):
-        if len(parents) < 2:
-            (genes,) = sample_within(task.table, task.limits, generator, 1)
-        else:
+        if len(parents) > 1:
             first, second = (parents[i][None] for i in generator.choice(len(parents), size=2, replace=False))
             child = space.mutate(generator, space.cross(generator, first, second), rate=mutation)
-            (genes,) = bring_within(task.table, task.limits, generator, child)
+        else:
+            child = draw(counted, generator) if draw is not None else space.sample(generator, 1)
+        (genes,) = bring_within(task.table, task.limits, generator, child)
         candidate = space.decode(genes)
         if str(candidate) not in known:
             break

@@ -7,6 +7,7 @@ twin in the standalone network; what runs is the code of the backbone itself.
 
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from itertools import chain
 from typing import Any
@@ -20,6 +21,7 @@ from torch.overrides import TorchFunctionMode
 from lightssl.backbones import BACKBONES
 from lightssl.backbones.base import Backbone
 from lightssl.backbones.topology import TopologyBackbone
+from lightssl.search.masks import Gates, Masked, Masks
 from lightssl.search.spaces import Candidate, Space
 
 # In what a module differs from its twin in a smaller network, besides its tensors.
@@ -55,6 +57,8 @@ class Supernet(Backbone):
         self.smallest_image = self.network.smallest_image
         self._options = options
         self._shapes: dict[str, torch.Size] = {}  # of the tensors that the candidate has, by their names here
+        self._masks: Masks | None = None  # of the space, once they are needed
+        self._masked: Masked | None = None  # while gates choose the candidate
         _make_children_optional(self.network)
         self.activate(space.largest)
 
@@ -76,16 +80,38 @@ class Supernet(Backbone):
                     setattr(module, attribute, getattr(twins[name], attribute))
         self._shapes = {_own_tensor(name, names): tensor.shape for name, tensor in outline.state_dict().items()}
         self.stages = self.network.stages
+        self._masked = None
+
+    def choose(self, gates: Gates) -> None:
+        """Compute as gates choose, with gradients for all of them, until another candidate is activated.
+
+        The largest network then computes all of it, and masks leave out what is not chosen: see
+        :mod:`lightssl.search.masks`. Running statistics of batch norm stay as they are.
+
+        Args:
+            gates: Of each gene [choices], 1 for the choice and 0 for the others, on the device. Their graph serves one
+                backward pass.
+        """
+        self.activate(self.space.largest)
+        if self._masks is None:
+            self._masks = Masks(self.space, self.network)
+        self._masked = self._masks.of(gates)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images [B, 3, H, W] to pooled features [B, D]; the last are 0 if the candidate has fewer."""
-        features: Tensor = functional_call(self.network, self._active_tensors(), (images,), tie_weights=False)
-        return F.pad(features, (0, self.feature_width - features.shape[1]))
+        with self._applied_masks():
+            features: Tensor = functional_call(self.network, self._active_tensors(), (images,), tie_weights=False)
+        features = F.pad(features, (0, self.feature_width - features.shape[1]))
+        if features.requires_grad:
+            lacking = [weight for name, weight in self.network.named_parameters() if name not in self._shapes]
+            features = _GradientForAll.apply(features, *lacking)
+        return features
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Map normalised images [B, 3, H, W] to the candidate's maps: see :meth:`Backbone.feature_maps`."""
         tensors = {f"network.{name}": tensor for name, tensor in self._active_tensors().items()}
-        maps: list[Tensor] = functional_call(_FeatureMaps(self.network), tensors, (images,), tie_weights=False)
+        with self._applied_masks():
+            maps: list[Tensor] = functional_call(_FeatureMaps(self.network), tensors, (images,), tie_weights=False)
         return maps
 
     def subnet(self, candidate: Candidate) -> TopologyBackbone:
@@ -115,7 +141,13 @@ class Supernet(Backbone):
             names[name] = moved.get(name) or (f"{names[parent]}.{child}" if dot else child)
         return names
 
+    def _applied_masks(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._masked is None else self._masked.applied(self.network)
+
     def _active_tensors(self) -> dict[str, Tensor]:
+        if self._masked is not None:
+            weights = {name: self.network.get_parameter(name) * mask for name, mask in self._masked.factors.items()}
+            return {**weights, **{name: buffer.clone() for name, buffer in self.network.named_buffers()}}
         tensors = chain(self.network.named_parameters(), self.network.named_buffers())
         return {
             name: self._part(name, tensor, self._shapes[name])
@@ -196,6 +228,22 @@ class _Cut(torch.autograd.Function):
         full = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_()
         full[ctx.index] = gradient
         return full, None
+
+
+class _GradientForAll(torch.autograd.Function):
+    """Gives weights that the candidate lacks the gradient 0, as it has in weights of which the candidate has a part.
+
+    Processes that train together wait for the gradients of all.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, *lacking: Tensor) -> Tensor:
+        ctx.lacking = lacking
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
+        return gradient, *map(torch.zeros_like, ctx.lacking)
 
 
 @lru_cache(maxsize=16)

@@ -1,6 +1,6 @@
 """What a strategy is given, and what it gives back."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +13,9 @@ from lightssl.progress import Narrator
 from lightssl.search.budget import Limits
 from lightssl.search.cost import CostTable
 from lightssl.search.spaces import Candidate
+from lightssl.train.architecture import ArchitectureSteps
 from lightssl.train.loop import Passes
-from lightssl.types import Clock
+from lightssl.types import Batch, Clock
 from lightssl.units import Duration
 
 
@@ -32,6 +33,10 @@ class Scored:
     proposed: bool = True  # False for the stock networks, which are there to be compared with
 
 
+MakeArchitecture = Callable[[Clock, Callable[[int], Iterable[Batch]]], ArchitectureSteps]
+"""From the clock of the first step, and the batches of the architecture, to what is trained in turns with weights."""
+
+
 class Lab(Protocol):
     """What a recipe and its images are to a strategy. Held-out images are drawn by the seed; training leaves them out.
 
@@ -41,8 +46,16 @@ class Lab(Protocol):
 
     device: torch.device
 
-    def train(self, duration: Duration, passes: Passes) -> tuple[Method, Clock]:
+    def train(
+        self, duration: Duration, passes: Passes, architecture: MakeArchitecture | None = None
+    ) -> tuple[Method, Clock]:
         """Train the recipe's method around a supernet, or go on with it, or load it; with the clock of its last step.
+
+        Args:
+            duration: How long.
+            passes: Of each step.
+            architecture: Makes what is trained in turns with the weights, which then see one half of the images, and
+                the architecture the other. Its parameters end as they were trained, also where they are loaded.
 
         Raises:
             Stopped: The user stopped it.

@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightssl.data.sources import Source, Subset
+from lightssl.errors import DataError
 from lightssl.methods.base import Method
 from lightssl.types import Batch, Clock
 
@@ -72,3 +75,20 @@ class ArchitectureSteps:
         for parameter, kept in zip(self.parameters, state["parameters"], strict=True):
             parameter.copy_(kept)
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+def halves(source: Source, *, seed: int, batch_size: int) -> tuple[Source, Source]:
+    """Split images at random: a half for the weights, and one for the architecture.
+
+    Raises:
+        DataError: A half does not fill a batch.
+    """
+    half = len(source) // 2
+    if half < batch_size:
+        raise DataError(
+            f"A search trains the weights on one half of the images and the architecture on the other: a batch of "
+            f"{batch_size:,} cannot be filled from {half:,}.",
+            f"Use more images, or a smaller batch: --set train.batch_size={max(1, 2 ** (half.bit_length() - 1))}",
+        )
+    order = np.random.default_rng(seed).permutation(len(source))
+    return Subset(source, order[:half], source.name), Subset(source, order[half:], source.name)

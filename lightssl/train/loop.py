@@ -242,7 +242,9 @@ class Trainer:
         views, labels = self._begin(self._architect, batch, clock)
         self.architecture.prepare(self.method, clock)
         with self.fabric.no_backward_sync(self.wrapped):  # type: ignore[arg-type]
-            output = self._pass(views, clock, labels, self.architecture.objective)
+            output: StepOutput = self.wrapped(views, clock, labels)
+            # For these parameters alone: the weights' gradients would be thrown away.
+            self.fabric.backward(self.architecture.objective(output.loss), inputs=list(self.architecture.parameters))
         for parameter in self.architecture.parameters:  # which may be none of the method's
             if parameter.grad is not None:
                 parameter.grad.copy_(mean_over_processes(parameter.grad))
@@ -264,16 +266,9 @@ class Trainer:
         indices = batch.indices.to(self.fabric.device, non_blocking=True)
         return views, None if self.labels is None else self.labels[indices]
 
-    def _pass(
-        self,
-        views: list[Tensor],
-        clock: Clock,
-        labels: Tensor | None,
-        objective: Callable[[Tensor], Tensor] = lambda loss: loss,
-    ) -> StepOutput:
+    def _pass(self, views: list[Tensor], clock: Clock, labels: Tensor | None) -> StepOutput:
         output: StepOutput = self.wrapped(views, clock, labels)
-        loss = objective(output.loss)
-        self.fabric.backward(loss if output.probe_loss is None else loss + output.probe_loss)
+        self.fabric.backward(output.loss if output.probe_loss is None else output.loss + output.probe_loss)
         return output
 
     def _due(self, every: int) -> bool:

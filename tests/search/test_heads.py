@@ -5,7 +5,6 @@ from copy import deepcopy
 from itertools import count
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -14,13 +13,11 @@ from torch.nn import functional as F
 
 from lightssl.backbones.base import Backbone, Stage
 from lightssl.chains import OPERATIONS, SEARCHED, Chain
-from lightssl.data.embedded import Sample
 from lightssl.data.loader import BadImages
-from lightssl.data.sources import Subset
-from lightssl.errors import ConfigError, DataError
+from lightssl.errors import ConfigError
 from lightssl.methods.base import Method
 from lightssl.runs import Run
-from lightssl.search.heads import HeadSearch, genotype, halves, mixed_layers, searched_parts, shares
+from lightssl.search.heads import HeadSearch, genotype, mixed_layers, searched_parts, shares
 from lightssl.train import OPTIMIZERS
 from lightssl.train.loop import Plan, Trainer
 from lightssl.train.optim import parameter_groups
@@ -130,25 +127,6 @@ def test_the_largest_share_is_chosen_in_each_layer() -> None:
         "predictor.0": {"max": 0.1, "id": 0.2, "elu": 0.7},
     }
     assert genotype(found) == {"projector": "id max", "predictor": "elu"}
-
-
-def test_halves_share_no_image_and_depend_on_the_seed() -> None:
-    whole = Subset(Sample("train"), np.arange(101), "some")
-    names = [
-        [{part.item_name(i) for i in range(len(part))} for part in halves(whole, seed=s, batch_size=8)]
-        for s in (0, 0, 1)
-    ]
-    weights, architecture = names[0]
-    assert (len(weights), len(architecture)) == (50, 51)
-    assert not weights & architecture
-    assert names[1] == names[0]
-    assert names[2] != names[0]
-
-
-def test_halves_that_fill_no_batch_are_refused() -> None:
-    whole = Subset(Sample("train"), np.arange(30), "some")
-    with pytest.raises(DataError, match=r"a batch of 16 cannot be filled from 15.\n.* --set train.batch_size=8"):
-        halves(whole, seed=0, batch_size=16)
 
 
 def test_a_method_without_chains_has_nothing_to_search() -> None:

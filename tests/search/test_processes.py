@@ -1,6 +1,7 @@
 """Two processes, each with half of a batch, give a supernet the gradients that one gives it on the whole batch."""
 
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,14 @@ def sandwich(network: nn.Module, space: Space, images: Tensor) -> dict[str, Tens
     return {name.removeprefix("module."): p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
+def alone(network: nn.Module, space: Space, images: Tensor) -> dict[str, Tensor]:
+    """Take the gradients of one candidate that lacks some of the weights."""
+    network.zero_grad()
+    activate(network, space.smallest)
+    network(images).square().mean(dim=0).sum().backward()
+    return {name.removeprefix("module."): p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
 def build(space: Space, options: dict[str, int]) -> Supernet:
     torch.manual_seed(0)
     return Supernet(space, **options).double().train()
@@ -44,7 +53,9 @@ def work(rank: int, folder: str, spaces: dict[str, tuple[Space, dict[str, int]]]
     for name, (space, options) in spaces.items():
         supernet = synchronise_batch_norm(build(space, options), torch.device("cpu"))
         wrapped = DistributedDataParallel(supernet, broadcast_buffers=False)
-        found[name] = sandwich(wrapped, space, draw().chunk(2)[rank])
+        for passes in (sandwich, alone):
+            gradients = passes(wrapped, space, draw().chunk(2)[rank])
+            found[name, passes.__name__] = {key: gradient.clone() for key, gradient in gradients.items()}
     torch.save(found, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
 
@@ -55,10 +66,12 @@ def test_two_processes_add_up_the_gradients_of_one(
 ) -> None:
     mp.spawn(work, args=(str(tmp_path), small_spaces), nprocs=2)
     halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    for name, (space, options) in small_spaces.items():
-        exact = sandwich(build(space, options), space, draw())
+    for (name, (space, options)), passes in product(small_spaces.items(), (sandwich, alone)):
+        exact = passes(build(space, options), space, draw())
+        assert exact.keys() == dict(build(space, options).named_parameters()).keys()
         for half in halves:
-            assert half[name].keys() == exact.keys()
+            found = half[name, passes.__name__]
+            assert found.keys() == exact.keys()
             for key, gradient in exact.items():
-                difference = (half[name][key] - gradient).abs().max().item()
+                difference = (found[key] - gradient).abs().max().item()
                 assert difference <= 1e-6 * max(gradient.abs().max().item(), 1e-3), f"{name}, {key}"

@@ -78,6 +78,20 @@ def test_without_a_population_all_are_drawn(task: Task) -> None:
     assert found == [str(SPACE.decode(genes)) for genes in drawn]
 
 
+def test_what_is_drawn_otherwise_is_brought_into_the_budget(task: Task) -> None:
+    """The stock network exceeds the parameters; what is drawn within the budget stays as it is."""
+    within = sample_within(TABLE, task.limits, np.random.default_rng(7), 3)
+    stock = SPACE.encode(task.stock["mobilenetv2"])
+
+    def draw(number: int, generator: np.random.Generator) -> np.ndarray:
+        return within[number : number + 1] if number < 3 else SPACE.step(generator, stock[None], np.array([True]))
+
+    found = proposed(explore(task, kernels, candidates=4, draw=draw))
+    assert found[:3] == [str(SPACE.decode(genes)) for genes in within]
+    (share,) = budget_shares(TABLE, task.limits, SPACE.encode(SPACE.parse(found[3]))[None])
+    assert 0.95 <= share <= 1.0
+
+
 @pytest.mark.parametrize("how", ["killed", "interrupted"])
 def test_a_stopped_search_ends_as_one_that_was_not(how: str, task: Task, tmp_path: Path) -> None:
     whole = proposed(explore(elsewhere(task, tmp_path), kernels, **OPTIONS))

@@ -4,14 +4,18 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from itertools import count
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from lightssl.backbones.base import Backbone, Stage
+from lightssl.data.embedded import Sample
+from lightssl.data.sources import Subset
+from lightssl.errors import DataError
 from lightssl.methods.base import Method
-from lightssl.train.architecture import ArchitectureSteps
+from lightssl.train.architecture import ArchitectureSteps, halves
 from lightssl.train.loop import Trainer
 from lightssl.train.optim import parameter_groups
 from lightssl.types import Batch, Clock
@@ -127,3 +131,22 @@ def test_what_is_left_out_is_in_no_group() -> None:
     network = Mixed()
     kept = {id(p) for group in parameter_groups(network, leave_out=[network.mixture]) for p in group["params"]}
     assert kept == {id(parameter) for parameter in network.parameters()} - {id(network.mixture)}
+
+
+def test_halves_share_no_image_and_depend_on_the_seed() -> None:
+    whole = Subset(Sample("train"), np.arange(101), "some")
+    names = [
+        [{part.item_name(i) for i in range(len(part))} for part in halves(whole, seed=s, batch_size=8)]
+        for s in (0, 0, 1)
+    ]
+    weights, architecture = names[0]
+    assert (len(weights), len(architecture)) == (50, 51)
+    assert not weights & architecture
+    assert names[1] == names[0]
+    assert names[2] != names[0]
+
+
+def test_halves_that_fill_no_batch_are_refused() -> None:
+    whole = Subset(Sample("train"), np.arange(30), "some")
+    with pytest.raises(DataError, match=r"a batch of 16 cannot be filled from 15.\n.* --set train.batch_size=8"):
+        halves(whole, seed=0, batch_size=16)
