@@ -8,8 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
@@ -19,9 +21,13 @@ from lightssl.backbones.cost import count_cost
 from lightssl.config.load import load_recipe
 from lightssl.config.schema import Recipe
 from lightssl.data.sources import Source, open_source
+from lightssl.deploy.kernels import count_kernels
+from lightssl.deploy.prediction import features
+from lightssl.deploy.profile import Profile
 from lightssl.errors import ConfigError, DataError, LightSSLError
 from lightssl.files import read_json_lines
 from lightssl.pipeline import build_backbone, laboratory, resume_search, search_network
+from lightssl.pipeline.question import Question
 from lightssl.progress import Silent
 from lightssl.runs import Run
 from lightssl.search.sandwich import sandwich
@@ -93,6 +99,16 @@ def test_a_search_ends_in_a_recipe_that_pretrain_runs_and_export_ships(
     )
     assert run.recipe()["backbone"]["topology"] in winner["candidate"]
     assert lightssl.export(run).output.width == 1280
+
+
+class Told(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
@@ -216,12 +232,12 @@ def test_weights_and_architecture_learn_from_different_images(
         trainer.architecture.batches(0)
         return False
 
-    def batches_of(recipe: Recipe, source: Source, fabric: Fabric, **_: int) -> tuple[Batch, ...]:
+    def training_batches(recipe: Recipe, source: Source, *_: Any, **__: int) -> tuple[Batch, ...]:
         seen["architecture"] = names(source)
         return ()
 
     monkeypatch.setattr(laboratory, "fit", fit)
-    monkeypatch.setattr(laboratory, "batches_of", batches_of)
+    monkeypatch.setattr(laboratory, "training_batches", training_batches)
     space = SPACES["mobilenetv2"]
     lab = laboratory.Laboratory(
         load_recipe("mobilenetv2_dino", scale="quick", overrides=SHORT),
@@ -245,7 +261,102 @@ def test_weights_and_architecture_learn_from_different_images(
     assert not seen["weights"] & seen["architecture"]
 
 
+def asked_for_latency(limits: dict[str, float], target: Path | str, threads: int | None = None) -> Question:
+    return Question(
+        strategy="zero-cost",
+        space="mobilenetv2",
+        limits=limits,
+        image_size=64,
+        recipe="mobilenetv2_dino",
+        composed={},
+        scale="quick",
+        overrides=[],
+        target=str(target),
+        threads=threads,
+    )
+
+
+def test_questions_about_other_devices_are_others() -> None:
+    asked = [
+        asked_for_latency({"latency_ms": 20.0}, "predict:raspberry-pi-4"),
+        asked_for_latency({"latency_ms": 21.0}, "predict:raspberry-pi-4"),
+        asked_for_latency({"latency_ms": 20.0}, "predict:raspberry-pi-4", threads=4),
+        asked_for_latency({"latency_ms": 20.0}, "predict:raspberry-pi-5"),
+    ]
+    assert len({question.digest for question in asked}) == 4
+    assert asked[0].budget == "20 ms on predict:raspberry-pi-4"
+    both = asked_for_latency({"flops": 3e8, "latency_ms": 1.5}, "cpu")
+    assert both.budget == "300,000,000 flops, 1.5 ms on cpu"
+
+
+LATENCY = {"image_size": 64, "strategy": "zero-cost", "limits": {"latency_ms": 4.0}}
+
+
+@pytest.mark.slow
+def test_a_search_for_a_latency_says_what_is_predicted(photos: Path, tmp_path: Path) -> None:
+    target = "predict:raspberry-pi-4"
+    told = Told()
+    result = search(photos, tmp_path / "run", *ZERO_COST, **LATENCY, target=target, threads=4, narrator=told)
+    winner, latency, folder = result["winner"], result["latency"], tmp_path / "run" / "search"
+    assert 3.8 <= winner["latency_ms"] <= 4.0
+    assert latency["threads"] == 4
+    assert latency["latency_ms_p50"] == winner["latency_ms"]
+    assert latency["latency_ms_low"] * latency["latency_ms_high"] == pytest.approx(winner["latency_ms"] ** 2)
+    text = "predicted {latency_ms_p50:.3g} ms ({latency_ms_low:.3g} to {latency_ms_high:.3g}".format(**latency)
+    page = Page(folder / "search.html")
+    for place in (page.text, (folder / "winner.yaml").read_text()):
+        assert text in place
+        assert "4 ms on predict:raspberry-pi-4" in place
+    assert any("threads: 4: networks left out of the fit were 12 % off" in line for line in told.lines)
+    assert all(3.8 <= row["latency_ms"] <= 4.0 for row in read_json_lines(folder / "candidates.jsonl"))
+
+    # The file that is exported is predicted to take what the search says, by its own copy of the profile.
+    run = lightssl.pretrain(
+        str(folder / "winner.yaml"),
+        data=str(photos),
+        overrides=[*SHORT, "train.duration=1 steps"],
+        out=tmp_path / "run",
+    )
+    lightssl.export(run)
+    rows = {row["threads"]: row for row in lightssl.bench([run.onnx_path], target=str(folder / "latency.yaml"))}
+    assert rows[4]["latency_ms_p50"] == pytest.approx(winner["latency_ms"], rel=1e-9)
+
+
+@pytest.mark.slow
+def test_a_device_is_measured_once(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[Path] = []
+
+    def bench(model: Path, _profile: Profile, **_settings: Any) -> list[Any]:
+        times.append(model)
+        ms = float(features(count_kernels(model)) @ np.array([90.0, 120.0, 60.0, 400.0, 80.0, 300.0, 9.0]))
+        return [SimpleNamespace(device="a board", runtime="ort", precision="fp32", threads=1, latency_ms_p50=ms)]
+
+    monkeypatch.setattr("lightssl.search.latency.NETWORKS", 8)
+    monkeypatch.setattr("lightssl.search.latency.bench", bench)
+    result = search(photos, tmp_path / "run", *ZERO_COST, **LATENCY, target="cpu")
+    assert len(times) == 8
+    assert result["latency"]["device"] == "a board"
+    again = resume_search(tmp_path / "run")
+    assert again is not None
+    assert again["winner"] == result["winner"]
+    assert resume_search(tmp_path / "run", join=True) is None
+    kept = tmp_path / "run" / "search" / "latency.yaml"
+    other = search(photos, tmp_path / "other", *ZERO_COST, **LATENCY, target=kept)
+    assert other["winner"] == result["winner"]
+    assert len(times) == 8
+
+    # What was measured stays, for another limit.
+    with pytest.raises(ConfigError, match="is that small"):
+        search(photos, tmp_path / "low", **{**LATENCY, "limits": {"latency_ms": 0.01}}, target="cpu")
+    assert [path.name for path in (tmp_path / "low" / "search").iterdir()] == ["latency.yaml"]
+    kept.unlink()
+    with pytest.raises(ConfigError, match=r"Cannot read the device profile .*latency\.yaml"):
+        resume_search(tmp_path / "run")
+
+
 # --------------------------------------------------------------------------------------------------------- bad input
+
+PI = {"target": "predict:raspberry-pi-4"}
 
 
 @pytest.mark.parametrize(
@@ -261,6 +372,21 @@ def test_weights_and_architecture_learn_from_different_images(
         ({"overrides": ["train.compile=true"]}, "train.compile=true does not go with a supernet"),
         ({"overrides": ["backbone=resnet18"]}, "The networks of the space mobilenetv2 are mobilenetv2, not resnet18"),
         ({"overrides": ["backbone.width=0.5"]}, "a search chooses widths itself"),
+        ({"limits": {"latency_ms": 20.0}}, r"limit of latency is of a device\.\nName it: --target"),
+        ({"target": "cpu"}, r"--target and --threads .*\nGive one, such as --latency 20ms"),
+        ({"threads": 2}, "--target and --threads"),
+        ({"limits": {"latency_ms": 20.0}, **PI, "threads": 0}, "--threads is 0"),
+        ({"limits": {"latency_ms": 20.0}, **PI, "threads": 3}, "no fit for --threads 3"),
+        ({"limits": {"latency_ms": 20.0}, "target": "predict:pixel"}, "Did you mean 'predict:pixel1'"),
+        ({"limits": {"latency_ms": 20.0}, "target": "none.yaml"}, r"Cannot read the device profile none\.yaml"),
+        ({"limits": {"latency_ms": 20.0}, "target": "web"}, "cannot measure in a browser"),
+        ({"limits": {"latency_ms": 20.0}, "target": "ssh"}, "Which host"),
+        ({"limits": {"latency_ms": 20.0}, **PI}, r"latency_ms: the limit is 20 ms, mobilenetv2@224 .* has 22\.94 ms"),
+        ({"limits": {"latency_ms": 9e3}, **PI}, r"is that large:\n.*the limit is 9,000 ms, .* has 217\.6 ms"),
+        ({"limits": {"flops": 3e8, "latency_ms": 0.5}, **PI}, r"latency_ms: the limit is 0\.5 ms"),
+        ({"limits": {"latency_ms": 90.0}, **PI, "space": "vit"}, "not fitted on: matmul, normalisation"),
+        # What a device has to be measured for is not waited for where another limit is out of reach.
+        ({"limits": {"flops": 1e6, "latency_ms": 20.0}, "target": "cpu"}, "flops: the limit is 1,000,000"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_done(

@@ -34,6 +34,26 @@ def test_the_picture_shows_every_cost_whatever_networks_are_called() -> None:
     assert wide[1] == 2 * narrow[1]
 
 
+def test_the_picture_and_the_page_show_latency(tmp_path: Path) -> None:
+    looked_at = [Spot({"flops": 2e8, "parameters": 2e6, "latency_ms": ms}, ms / 10) for ms in (0.5, 0.9)]
+    picture = pareto(looked_at, [], looked_at[1], limits={"latency_ms": 1.0}, y_label="score")
+    two = pareto(spots((1.0, 0.2)), [], spots((1.0, 0.2))[0], limits={}, y_label="score")
+    shown, without = (cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR).shape[1] for png in (picture, two))
+    assert shown == 3 * without / 2
+    write_search_page(
+        tmp_path / "page.html",
+        title="",
+        asked={},
+        verdict="",
+        picture=picture,
+        networks={"winner": [Part("before", "", 10_000_000, 1.25), Part("1", "24x1-k5e1", 40_000_000, 12.5)]},
+        best=[{"score": "0.9"}],
+        recipe="",
+        commands=[],
+    )
+    assert "before 10.0 · 1.25 ms 1 24x1-k5e1 40.0 · 12.50 ms" in Page(tmp_path / "page.html").text
+
+
 def test_the_page_holds_text_as_text_and_loads_nothing(tmp_path: Path) -> None:
     write_search_page(
         tmp_path / "page.html",
