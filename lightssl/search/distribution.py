@@ -41,7 +41,7 @@ class Distribution:
     def gates(self, genes: np.ndarray) -> Gates:
         """Return binary gates: 1 for the choices of a candidate [G], 0 for all others.
 
-        Their gradients go to the probabilities as they are (Cai et al. 2019, arXiv 1812.00332, equation 4).
+        Their gradients go to the probabilities as they are (Cai et al. 2019, arXiv 1812.00332).
         """
         chosen = zip(self.probabilities(), genes.tolist(), strict=True)
         return [_StraightThrough.apply(probabilities, gene) for probabilities, gene in chosen]

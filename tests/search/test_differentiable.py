@@ -28,7 +28,6 @@ from tests.train.conftest import draw_batch, host, make_trainer
 __all__ = ["draw_batch", "host", "make_trainer"]
 
 CPU = torch.device("cpu")
-CLOCK = Clock(3, 10, 2, 4)
 
 
 def random_logits(space: Space, seed: int = 0) -> Distribution:
@@ -218,14 +217,14 @@ def test_a_choice_that_is_rewarded_becomes_the_most_probable(
     small_spaces: dict[str, tuple[Space, dict[str, Any]]],
     draw_batch: Callable[[int], Batch],
 ) -> None:
-    """Features of only the first channels, and of few blocks, are worth something, through the whole alternation."""
+    """The second of three widths, while weights and probabilities are trained in turns."""
     space, options = small_spaces["resnet_basic"]
     last = space.columns[-1]
     seen: list[Tensor] = []
     trainer, distribution = make("simclr", space, options, objective=lambda loss: 0.0 * loss + reward(seen))
 
     def reward(seen: list[Tensor]) -> Tensor:
-        """Lowest with the second of three widths: features of channel 8 to 15 are asked for, those above cost more."""
+        """Lowest with 16 channels: features 8 to 15 are asked for, those above count twice against it."""
         features = torch.cat(seen)
         return 2.0 * features[:, 16:].abs().mean() - features[:, 8:16].abs().mean()
 
