@@ -237,7 +237,10 @@ class Trainer:
         return output
 
     def architecture_step(self, batch: Batch, clock: Clock) -> StepOutput:
-        """Train the architecture on one batch; the weights stay as they are, and so do averages and queues."""
+        """Train the architecture on one batch; weights, their averages and queues stay as they are.
+
+        Statistics count the batch: those of batch norm, and DINO's centre.
+        """
         assert self.architecture is not None
         views, labels = self._begin(self._architect, batch, clock)
         self.architecture.prepare(self.method, clock)
