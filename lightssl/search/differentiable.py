@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Adam
 
 from lightssl.methods.base import Method
-from lightssl.search.budget import Limits
+from lightssl.search.budget import Limits, bring_within
 from lightssl.search.cost import LATENCY, CostTable
 from lightssl.search.distribution import Distribution
 from lightssl.search.scores import SupernetScore, SupernetScorer
@@ -27,6 +27,7 @@ from lightssl.units import Duration
 DifferentiableScore = Literal["probability"] | SupernetScore
 
 _BETAS = (0.0, 0.999)  # ProxylessNAS's
+_DRAWN = 5000  # candidates that the most probable one is chosen from
 _WEIGHTS, _ARCHITECTURE = 0, 1  # what candidates are drawn for
 
 
@@ -51,7 +52,8 @@ def differentiable(
     :mod:`lightssl.search.masks`. There, ProxylessNAS takes two choices of each gene at a time, to save memory; here all
     of them take part. Its loss grows with the cost that candidates are expected to have: see :func:`penalised`.
 
-    The first candidate consists of the most probable choices; others are drawn. All are brought into the budget.
+    The first candidate is the most probable one that was found within the budget; others are drawn from the
+    probabilities, and brought into it.
 
     Args:
         task: What is searched for.
@@ -91,12 +93,14 @@ def differentiable(
     )
 
     def scorer(candidate: Candidate) -> Mapping[str, float]:
-        probability = distribution.probability(task.table.space.encode(candidate))
+        probability = float(distribution.probability(task.table.space.encode(candidate)[None])[0])
         scores = {**of_supernet(candidate), "probability": probability}
         return {**scores, "score": scores["probability"]} if score == "probability" else scores
 
     def draw(number: int, generator: Generator) -> np.ndarray:
-        return distribution.most_probable()[None] if number == 0 else distribution.draw(generator, 1)
+        if number > 0:
+            return distribution.draw(generator, 1)
+        return most_probable_within(distribution, task.table, task.limits, generator)
 
     return explore(task, scorer, candidates=candidates, draw=draw)
 
@@ -119,6 +123,18 @@ def choose(distribution: Distribution, seed: int, method: Method, clock: Clock) 
     (genes,) = distribution.draw(np.random.default_rng((seed, clock.step, _ARCHITECTURE)), 1)
     activate(method, distribution.space.decode(genes))
     cast(Supernet, method.encoder).choose(distribution.gates(genes))
+
+
+def most_probable_within(
+    distribution: Distribution, table: CostTable, limits: Limits, generator: Generator
+) -> np.ndarray:
+    """Return the most probable candidate [1, G] of thousands that were drawn and brought into a budget.
+
+    The most probable choices of all genes together may cost far more or less than is asked for.
+    """
+    drawn = np.concatenate([distribution.most_probable()[None], distribution.draw(generator, _DRAWN)])
+    within = bring_within(table, limits, generator, drawn)
+    return within[distribution.probability(within).argmax()][None]
 
 
 def penalised(

@@ -46,15 +46,16 @@ class Distribution:
         chosen = zip(self.probabilities(), genes.tolist(), strict=True)
         return [_StraightThrough.apply(probabilities, gene) for probabilities, gene in chosen]
 
-    def probability(self, genes: np.ndarray) -> float:
-        """Return the geometric mean of the probabilities of a candidate's choices [G].
+    def probability(self, genes: np.ndarray) -> np.ndarray:
+        """Return the geometric mean of the probabilities of the choices of candidates, [N, G] -> [N].
 
         It is a mean, so that candidates of many blocks compare with those of few, and leaves out what is not chosen:
-        genes of blocks that the candidate does not have, and those with a single choice.
+        genes of blocks that a candidate does not have, and those with a single choice.
         """
-        values, in_use = self._values(), self.space.in_use(genes[None])[0]
-        chosen = [values[gene][genes[gene]] for gene in self._open if in_use[gene]]
-        return float(np.exp(np.mean(np.log(chosen)))) if chosen else 1.0
+        values = self._values()
+        logs = np.stack([np.log(values[gene][genes[:, gene]]) for gene in range(len(values))], axis=1)
+        chosen = self.space.in_use(genes) & (self.space.gene_sizes > 1)
+        return np.exp(np.where(chosen, logs, 0.0).sum(axis=1) / np.maximum(1, chosen.sum(axis=1)))
 
     def entropies(self) -> dict[int, float]:
         """Return how open each choice is, by genes: 1 where all are alike, 0 where it is decided."""

@@ -15,9 +15,19 @@ from lightning_fabric import Fabric
 from torch import Tensor
 from torch.optim import Adam
 
+from lightssl.deploy.profile import load_profile
+from lightssl.search.budget import budget_shares, sample_within
 from lightssl.search.cost import CostTable
-from lightssl.search.differentiable import choose, expected_costs, figures, one_candidate, penalised
+from lightssl.search.differentiable import (
+    choose,
+    expected_costs,
+    figures,
+    most_probable_within,
+    one_candidate,
+    penalised,
+)
 from lightssl.search.distribution import Distribution
+from lightssl.search.latency import device_of
 from lightssl.search.spaces import SPACES, Space, StageChoices
 from lightssl.search.supernet import Supernet
 from lightssl.train.architecture import ArchitectureSteps
@@ -75,9 +85,20 @@ def test_the_probability_of_a_candidate_is_the_geometric_mean_over_its_choices()
     for stage, at in zip(space.stages, space.columns, strict=True):
         expected += [p[at.width][0], p[at.blocks.start][0]]
         expected += [p[at.depth][0]] if len(stage.depths) > 1 else []
-    assert distribution.probability(genes) == pytest.approx(float(np.exp(np.mean(np.log(expected)))))
-    assert Distribution(space, CPU).probability(genes) < 0.3
-    assert distribution.probability(distribution.most_probable()) > distribution.probability(genes)
+    likely, of_genes = distribution.probability(np.stack([distribution.most_probable(), genes]))
+    assert of_genes == pytest.approx(float(np.exp(np.mean(np.log(expected)))))
+    assert Distribution(space, CPU).probability(genes[None])[0] < 0.3
+    assert likely > of_genes
+
+
+def test_the_candidate_that_is_chosen_is_the_most_probable_within_the_budget() -> None:
+    space = replace(SPACES["mobilenetv2"], image_sizes=(224,))
+    table, limits, distribution = CostTable(space), {"flops": 300e6}, random_logits(space)
+    generator = np.random.default_rng(0)
+    chosen = most_probable_within(distribution, table, limits, generator)
+    assert 0.95 <= budget_shares(table, limits, chosen)[0] <= 1.0
+    others = sample_within(table, limits, generator, 2000)
+    assert distribution.probability(chosen)[0] > distribution.probability(others).max()
 
 
 # ------------------------------------------------------------------------------------------------------------ the cost
@@ -123,6 +144,17 @@ def test_the_penalty_is_that_of_the_formula() -> None:
     assert value(5.0, flops=300e6) == pytest.approx(5.0 * (1 + of_flops))
     assert value(5.0, flops=300e6, parameters=2e6) == pytest.approx(5.0 * (1 + of_flops + of_parameters))
     assert value(-0.5, flops=300e6) == pytest.approx(-0.5 + 0.5 * of_flops)  # SimSiam's: a cost is still one
+
+
+def test_a_latency_of_less_than_a_millisecond_has_a_penalty_with_gradients() -> None:
+    space = replace(SPACES["mobilenetv2"], image_sizes=(224,))
+    profile = load_profile("predict:snapdragon-8-gen-2")
+    table, distribution = CostTable(space, fit=device_of(profile, None).fit), random_logits(space)
+    loss = penalised(torch.tensor(2.0), distribution, table, {"latency_ms": 0.5}, weight=0.2, power=0.3)
+    loss.backward()
+    assert 2.0 < float(loss.detach()) < 3.0
+    gradients = [logits.grad for logits in distribution.logits if len(logits) > 1]
+    assert all(gradient is not None and bool(gradient.isfinite().all()) for gradient in gradients)
 
 
 @pytest.mark.parametrize("loss", [5.0, -0.5])
