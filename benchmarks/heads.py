@@ -4,8 +4,8 @@
 
 For each method the operations of its heads are searched once, with seed 0. Then the method is trained from the start,
 alike and with several seeds, with its default heads, with those found, and with those that NASiam (arXiv 2302.00059)
-published for CIFAR-10; kNN on the test images tells them apart. All at the quick scale, of one thread each; what was stopped goes on where it was. Nothing is
-chosen by test images.
+published for CIFAR-10; kNN on the test images tells them apart. All at the quick scale, of one thread each; what was
+stopped goes on where it was. Nothing is chosen by test images.
 """
 
 import argparse
