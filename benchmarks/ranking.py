@@ -9,8 +9,8 @@
    seeds, and compared by kNN and a linear classifier.
 
 All trainings are SimCLR at the quick scale, of one thread each; what was stopped goes on where it was, and the stages
-``search`` and ``ranked`` may run side by side. Budgets and FLOPs are counted at 224 pixels. Nothing is chosen by test
-images: the search sees none.
+``search`` and ``ranked`` may run side by side. Budgets and FLOPs are counted at 32 pixels, at which all is trained.
+Nothing is chosen by test images: the search sees none.
 """
 
 import argparse
@@ -46,9 +46,9 @@ from lightssl.train.fabric import make_fabric
 from lightssl.train.host import prepare_host
 
 RESULTS = Path(__file__).parent / "results"
-RECIPE, IMAGE_SIZE, OVERRIDES = "mobilenetv2_simclr_cifar", 224, ["backbone.stem=standard"]
-BUDGET = 300e6
-SMALLEST, LARGEST = 90e6, 600e6  # budgets of the candidates that are ranked, between those of the space's ends
+RECIPE = "mobilenetv2_simclr_cifar"
+BUDGET = 25e6  # just above what MobileNetV2 costs
+SMALLEST, LARGEST = 7e6, 50e6  # budgets of the candidates that are ranked, between those of the space's ends
 SUPERNET_SCORES, ZERO_COST_SCORES = ("agreement", "loss", "rank"), ("naswot", "synflow", "rank")
 TASKS = ("knn", "linear")
 RESAMPLES = 10_000
@@ -60,10 +60,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="sample")
     parser.add_argument("--label", help="what the results call the data")
-    parser.add_argument("--supernet", default="96k examples")
+    parser.add_argument("--supernet", default="64k examples")
     parser.add_argument("--candidates", type=int, default=100, help="that the search looks at")
-    parser.add_argument("--ranked", type=int, default=20, help="candidates that are trained on their own")
-    parser.add_argument("--duration", default="48k examples", help="of each training")
+    parser.add_argument("--ranked", type=int, default=14, help="candidates that are trained on their own")
+    parser.add_argument("--duration", default="64k examples", help="of each training")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of winner, stock and best at random")
     parser.add_argument("--images", type=int, default=2048, help="held-out images that candidates are scored on")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
@@ -127,13 +127,12 @@ def search(folder: Path, options: argparse.Namespace) -> None:
         lightssl("search", "--resume", str(folder))
         return
     settings = [
-        *OVERRIDES,
         f"search.supernet={options.supernet}",
         f"search.candidates={options.candidates}",
         f"search.images={options.images}",
     ]
     where = ["--data", options.data, "--out", str(folder), "--seed", "0", "--scale", "quick"]
-    what = ["--flops", f"{BUDGET:.0f}", "--recipe", RECIPE, "--image-size", str(IMAGE_SIZE)]
+    what = ["--flops", f"{BUDGET:.0f}", "--recipe", RECIPE]
     lightssl("search", *what, *where, *(word for setting in settings for word in ("--set", setting)))
 
 
@@ -291,7 +290,7 @@ def draw(rows: Sequence[Mapping[str, Any]], compared: Mapping[str, Any], path: P
     from matplotlib import pyplot as plt
 
     figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.8), sharey=True, layout="constrained")
-    axes_of = {"flops": "million FLOPs at 224 pixels", "supernet agreement": "agreement with the largest network"}
+    axes_of = {"flops": "million FLOPs at 32 pixels", "supernet agreement": "agreement with the largest network"}
     tau = taus(rows)
     for axes, (name, label) in zip(panels, axes_of.items(), strict=True):
         scale = 1e6 if name == "flops" else 1
