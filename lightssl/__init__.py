@@ -4,6 +4,7 @@ Everything the command line does is a function here::
 
     import lightssl
 
+    lightssl.preview_views("mobilenetv2_dino", data="photos/")
     run = lightssl.pretrain("mobilenetv2_dino", data="photos/")
     lightssl.evaluate(run)
     lightssl.export(run, int8=True)
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         import_weights,
         load_backbone,
         pretrain,
+        preview_views,
         report,
         resume,
         resume_search,
@@ -48,6 +50,7 @@ _PUBLIC = {
     "import_weights": "lightssl.pipeline",
     "load_backbone": "lightssl.pipeline",
     "pretrain": "lightssl.pipeline",
+    "preview_views": "lightssl.pipeline",
     "report": "lightssl.pipeline",
     "resume": "lightssl.pipeline",
     "resume_search": "lightssl.pipeline",
@@ -66,6 +69,7 @@ __all__ = [
     "import_weights",
     "load_backbone",
     "pretrain",
+    "preview_views",
     "report",
     "resume",
     "resume_search",
