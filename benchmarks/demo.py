@@ -12,7 +12,6 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import copyfile
 from typing import Any
 
 from lightssl.files import write_json
@@ -43,7 +42,6 @@ def main() -> None:
         }
         latencies = json.loads(run.bench_path("cpu").read_text(encoding="utf-8"))["rows"]
         recipe = run.recipe()
-        copyfile(run.views_path, RESULTS / "views.png")
     result = {
         "what": "the commands of make demo: mobilenetv2_dino, scale quick, on the embedded sample",
         "measured": datetime.now(UTC).date().isoformat(),
