@@ -84,7 +84,7 @@ def image_size(data: bytes | np.ndarray) -> tuple[int, int]:
         return data.shape[0], data.shape[1]
     with _undecodable(data, MAX_PIXELS), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
         _check_size(image.width, image.height, MAX_PIXELS)
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5  # by a quarter
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)  # by a quarter
         return (image.width, image.height) if turned else (image.height, image.width)
 
 

@@ -99,7 +99,7 @@ def preview_views(
     if small:
         narrator.say(
             f"{small:,} of {len(sizes):,} images are smaller than a global view of {chosen.views.global_.size} pixels: "
-            "their views are enlarged, and show no more detail for it."
+            "most of their views are enlarged, and show no more detail for it."
         )
 
     keys = [(draw // len(sizes), measured[draw % len(sizes)]) for draw in range(draws)]

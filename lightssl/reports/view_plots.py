@@ -34,13 +34,13 @@ def distributions(plans: Mapping[str, ViewStatistics], *, title: str) -> bytes:
 def draw_distributions(plans: Mapping[str, ViewStatistics], *, title: str) -> Figure:
     """Draw what :func:`distributions` writes."""
     figure = Figure(figsize=(12, 0.8 + 2.75 * len(plans)), layout="constrained")
-    figure.suptitle(title, fontsize=11, x=0.01, horizontalalignment="left")
+    figure.suptitle(title, fontsize=11, fontweight="bold", x=0.01, horizontalalignment="left")
     scales = [np.concatenate([plan.global_pixel_scale, plan.local_pixel_scale], axis=1) for plan in plans.values()]
     low, high = min(scale.min() for scale in scales) / 1.05, max(scale.max() for scale in scales) * 1.05
     shares, steps = np.linspace(0, 1, _BINS + 1), np.geomspace(low, high, _BINS + 1)
     rows = figure.subfigures(len(plans), 1, squeeze=False)[:, 0]
     for row, (name, plan) in zip(rows, plans.items(), strict=True):
-        row.suptitle(name, fontsize=10, fontweight="bold", x=0.01, horizontalalignment="left")
+        row.suptitle(name, fontsize=10, x=0.01, horizontalalignment="left")
         by_area, by_scale, by_overlap = row.subplots(1, 3)
         _histograms(by_area, shares, {"global": (GLOBAL, plan.global_area), "local": (LOCAL, plan.local_area)})
         by_area.set_xlabel("share of the image's area")

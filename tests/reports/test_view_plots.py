@@ -26,6 +26,10 @@ def statistics(plan: str, sizes: list[tuple[int, int]]) -> ViewStatistics:
     return view_statistics(maker, sizes, [(0, index) for index in range(len(sizes))])
 
 
+LONG = (
+    "2 global views of 224 px (area 0.25-1), 10 local views of 128 px (area 0.05-0.25), loss weights 0.0909 / 0.909, "
+    "pixel-scale ratio 0.87, as drawn 0.79"
+)
 PHOTOGRAPHS = [(375, 500), (500, 333), (1200, 1600)] * 30
 TINY, HUGE, MIXED = [(28, 28)] * 50, [(3000, 4000)] * 50, [(2, 2), (9000, 9000)] * 20
 
@@ -55,7 +59,7 @@ def drawn_texts(figure: Figure) -> Iterator[Text]:
 )
 def test_no_two_texts_touch(plans: list[str], sizes: list[tuple[int, int]]) -> None:
     figure = draw_distributions(
-        {f"{plan}: 2 global views of 224 px": statistics(plan, sizes) for plan in plans}, title="Views of 2,000 draws"
+        {f"{plan}, changed: {LONG}": statistics(plan, sizes) for plan in plans}, title="Views of 2,000 draws"
     )
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
