@@ -7,7 +7,6 @@ import json
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from shutil import copyfile
 
 from benchmarks.commands import measure
 from lightssl.files import write_json
@@ -38,7 +37,6 @@ def main() -> None:
         }
         latencies = json.loads(run.bench_path("cpu").read_text(encoding="utf-8"))["rows"]
         recipe = run.recipe()
-        copyfile(run.views_path, RESULTS / "views.png")
     result = {
         "what": "the commands of make demo: mobilenetv2_dino, scale quick, on the embedded sample",
         "measured": datetime.now(UTC).date().isoformat(),

@@ -4,6 +4,7 @@ Everything the command line does is a function here::
 
     import lightssl
 
+    lightssl.preview_views("mobilenetv2_dino", data="photos/")
     run = lightssl.pretrain("mobilenetv2_dino", data="photos/")
     lightssl.evaluate(run)
     lightssl.export(run, int8=True)
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
         import_weights,
         load_backbone,
         pretrain,
+        preview_views,
         report,
         resume,
         resume_head_search,
@@ -51,6 +53,7 @@ _PUBLIC = {
     "import_weights": "lightssl.pipeline",
     "load_backbone": "lightssl.pipeline",
     "pretrain": "lightssl.pipeline",
+    "preview_views": "lightssl.pipeline",
     "report": "lightssl.pipeline",
     "resume": "lightssl.pipeline",
     "resume_head_search": "lightssl.pipeline",
@@ -71,6 +74,7 @@ __all__ = [
     "import_weights",
     "load_backbone",
     "pretrain",
+    "preview_views",
     "report",
     "resume",
     "resume_head_search",

@@ -21,6 +21,7 @@ from lightssl.cli import (
     search,
     search_heads,
     verify,
+    views,
 )
 from lightssl.cli.terminal import fail, print_warnings
 from lightssl.errors import LightSSLError
@@ -51,6 +52,7 @@ def _root(
 
 
 for module in (
+    views,
     pretrain,
     search,
     search_heads,

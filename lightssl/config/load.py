@@ -146,6 +146,13 @@ def parse_override(text: str) -> dict[str, Any]:
     return nested
 
 
+def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    changes: dict[str, Any] = {}
+    for text in overrides:
+        changes = merge(changes, _with_long_forms(parse_override(text)))
+    return changes
+
+
 def _resolve_preset(section: Any, key: str, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the contents of the shipped file that a section names, and the keys that were given beside the name."""
     if not isinstance(section, Mapping):
@@ -195,6 +202,36 @@ def compose(name: str) -> dict[str, Any]:
     return _read_recipe(find(name))
 
 
+def named_plan(recipe: Mapping[str, Any], overrides: Sequence[str] = ()) -> str | None:
+    """Return the name of the view plan that a composed recipe starts from; None if it is written out in full."""
+    views = merge(recipe, _parse_overrides(overrides)).get("views")
+    name = views.get("plan") if isinstance(views, Mapping) else None
+    return str(name) if name is not None else None
+
+
+def on_plan(name: str, plan: str, *, scale: str, overrides: Sequence[str] = (), global_size: int) -> Recipe:
+    """Load a recipe with another view plan, as it ships but for its size.
+
+    Args:
+        name: As for :func:`load_recipe`.
+        plan: A shipped view plan's name.
+        scale: As for :func:`load_recipe`.
+        overrides: As for :func:`load_recipe`; those of ``views`` belong to the recipe's own plan, and are left out.
+        global_size: Pixels of a global view; local views shrink or grow alike.
+
+    Raises:
+        ConfigError: As for :func:`load_recipe`.
+    """
+    kept = [text for text in overrides if "views" not in parse_override(text)]
+    return resolve(
+        find(name).stem,
+        {**compose(name), "views": {"plan": plan}},
+        scale=scale,
+        overrides=[*kept, f"views.global_size={global_size}"],
+        origin=f"Recipe {name} with the views {plan}",
+    )
+
+
 def resolve(name: str, recipe: Mapping[str, Any], *, scale: str, overrides: Sequence[str] = (), origin: str) -> Recipe:
     """Lay a scale and overrides over a composed recipe, and check it.
 
@@ -208,9 +245,7 @@ def resolve(name: str, recipe: Mapping[str, Any], *, scale: str, overrides: Sequ
     Raises:
         ConfigError: As for :func:`load_recipe`.
     """
-    changes: dict[str, Any] = {}
-    for text in overrides:
-        changes = merge(changes, _with_long_forms(parse_override(text)))
+    changes = _parse_overrides(overrides)
     # Another backbone or method is chosen first, so that the scale fits it.
     named = {key: value for key, value in changes.items() if key in COMPONENTS and isinstance(value, Mapping)}
     chosen = {key: {"name": value["name"]} for key, value in named.items() if "name" in value}

@@ -8,10 +8,11 @@ and squeezes CMYK and 16-bit files wrongly.
 import io
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # read when OpenCV is first imported
 import cv2
@@ -68,20 +69,23 @@ def decode(
     if isinstance(data, np.ndarray):
         _check_size(data.shape[1], data.shape[0], max_pixels)
         return data
-    if not data:
-        raise UndecodableImage("empty file (zero bytes)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, about damage that we either repair or report
-            return _decode(data, max_pixels, reduction)
-    except UndecodableImage:
-        raise
-    except UnidentifiedImageError:
-        raise UndecodableImage("not an image, or of an unknown kind") from None
-    except Image.DecompressionBombError:
-        raise UndecodableImage(f"more than {max_pixels:,} pixels: too large") from None
-    except Exception as error:  # damaged files make Pillow raise nearly anything: struct.error, IndexError, SyntaxError
-        raise UndecodableImage(_reason(error)) from error
+    with _undecodable(data, max_pixels):
+        return _decode(data, max_pixels, reduction)
+
+
+def image_size(data: bytes | np.ndarray) -> tuple[int, int]:
+    """Return height and width of the image that :func:`decode` gives, from its header: pixels are not looked at.
+
+    Raises:
+        UndecodableImage: The header is damaged, or of an image of a size that is refused. The pixels may be, too.
+    """
+    if isinstance(data, np.ndarray):
+        _check_size(data.shape[1], data.shape[0], MAX_PIXELS)
+        return data.shape[0], data.shape[1]
+    with _undecodable(data, MAX_PIXELS), Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        _check_size(image.width, image.height, MAX_PIXELS)
+        turned = image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)  # by a quarter
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def rgb(image: Image.Image) -> np.ndarray:
@@ -100,6 +104,25 @@ def rgb(image: Image.Image) -> np.ndarray:
         layer = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
     return np.array(image.convert("RGB"))
+
+
+@contextmanager
+def _undecodable(data: bytes, max_pixels: int) -> Iterator[None]:
+    """Turn whatever encoded bytes make a decoder raise into UndecodableImage."""
+    if not data:
+        raise UndecodableImage("empty file (zero bytes)")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, about damage that we either repair or report
+            yield
+    except UndecodableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UndecodableImage("not an image, or of an unknown kind") from None
+    except Image.DecompressionBombError:
+        raise UndecodableImage(f"more than {max_pixels:,} pixels: too large") from None
+    except Exception as error:  # damaged files make Pillow raise nearly anything: struct.error, IndexError, SyntaxError
+        raise UndecodableImage(_reason(error)) from error
 
 
 def _decode(data: bytes, max_pixels: int, reduction: Callable[[int, int], float] | None) -> np.ndarray:

@@ -10,6 +10,7 @@ from lightssl.pipeline.building import build_backbone, build_method, load_backbo
 from lightssl.pipeline.evaluating import evaluate
 from lightssl.pipeline.exporting import export
 from lightssl.pipeline.importing import import_weights
+from lightssl.pipeline.previewing import preview_views
 from lightssl.pipeline.reporting import compare, report
 from lightssl.pipeline.searching import pretrain_winner, resume_search, search_network
 from lightssl.pipeline.searching_heads import resume_head_search, retrain_heads, search_heads
@@ -30,6 +31,7 @@ __all__ = [
     "load_backbone",
     "pretrain",
     "pretrain_winner",
+    "preview_views",
     "report",
     "resume",
     "resume_head_search",

@@ -14,7 +14,7 @@ from lightssl.backbones.base import Backbone
 from lightssl.checkpoint import load_checkpoint, save_backbone
 from lightssl.config.load import dump, load_recipe, validate
 from lightssl.config.schema import Recipe
-from lightssl.data.decode import UndecodableImage, decode
+from lightssl.data.decode import decode
 from lightssl.data.loader import BadImages, PretrainingLoader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source, open_source, open_splits, require_labels
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError
@@ -34,6 +34,7 @@ from lightssl.pipeline.building import (
     worker_count,
 )
 from lightssl.pipeline.evaluating import features_of_splits
+from lightssl.pipeline.previewing import SHOWN_IMAGES, usable_images
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run, new_run
 from lightssl.train import OPTIMIZERS
@@ -49,8 +50,6 @@ from lightssl.views.preview import contact_sheet
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-_SHOWN_IMAGES = 6
 
 
 def pretrain(
@@ -353,16 +352,7 @@ def _data_sentence(data: str, source: Source) -> str:
 
 
 def _write_contact_sheet(run: Run, source: Source, make_views: ViewMaker) -> None:
-    """Draw the views of a few images, spread over the source."""
-    indices, images = [], []
-    for index in np.linspace(0, len(source) - 1, min(4 * _SHOWN_IMAGES, len(source)), dtype=int).tolist():
-        try:
-            images.append(decode(source.read(index)))
-        except UndecodableImage:
-            continue
-        indices.append(index)
-        if len(images) == _SHOWN_IMAGES:
-            break
+    images, indices, _ = usable_images(source, SHOWN_IMAGES, decode)
     if images:
         contact_sheet(images, make_views, indices=indices).save(run.views_path)
 

@@ -13,15 +13,17 @@ from lightssl.views.maker import ViewMaker
 from lightssl.views.plan import ViewPlan
 
 # All lengths are in pixels of the sheet.
-_WIDTH = 1200
-_ORIGINAL_WIDTH = 260
+_GLOBAL_SIDE = 224  # of a global view, whatever the plan: local views of different plans can be compared across sheets
+_ORIGINAL_WIDTH = 300
+_NARROWEST = 640  # the longest line of text finds room
 _MARGIN = 16
 _GAP = 8  # between columns
-_SEAM = 2  # between local views
+_SEAM = 4  # between local views
 _LINE = 22  # of text
+_FRAME = {"global_1": 5, "global_2": 2, "local": 2}  # widths of frames, by role
 
 _PAPER, _INK = "#ffffff", "#374151"
-_GLOBAL, _LOCAL = "#2563eb", "#ea580c"
+GLOBAL, LOCAL = "#2563eb", "#ea580c"  # blue and orange are told apart by whoever sees any colours
 
 
 @dataclass(frozen=True)
@@ -37,13 +39,11 @@ class _Layout:
 
     @classmethod
     def of(cls, plan: ViewPlan) -> "_Layout":
-        # Local views are stacked as long as that is about as high as a global view: all views can then be larger.
+        # Local views are stacked as long as that is about as high as a global view.
         local_rows = max(1, round(plan.global_.size / plan.local.size))
         local_columns = ceil(plan.local.count / local_rows)
         local_rows = ceil(plan.local.count / max(1, local_columns))
-        seams = _GAP * (plan.global_.count + 1) + _SEAM * local_columns
-        free = _WIDTH - 2 * _MARGIN - _ORIGINAL_WIDTH - seams
-        zoom = _zoom(free / (plan.global_.count * plan.global_.size + local_columns * plan.local.size))
+        zoom = _zoom(_GLOBAL_SIDE / plan.global_.size)
         global_side = max(1, round(plan.global_.size * zoom))
         local_side = max(1, round(plan.local.size * zoom))
         return cls(
@@ -54,6 +54,12 @@ class _Layout:
             local_side=local_side,
             height=max(global_side, local_rows * (local_side + _SEAM) - _SEAM),
         )
+
+    @property
+    def width(self) -> int:
+        """Of the sheet."""
+        views_end = self.global_left(self.global_count) + self.local_columns * (self.local_side + _SEAM) - _SEAM
+        return max(_NARROWEST, views_end + _MARGIN)
 
     def places(self) -> Iterator[tuple[int, int, int]]:
         """Yield left, top and side of each view in a row, in the order of the views."""
@@ -74,7 +80,9 @@ def contact_sheet(
 ) -> Image.Image:
     """Draw one row an image: the original with the box of every crop, then the views as the network sees them.
 
-    Views keep their relative sizes; all are enlarged, or on a large plan shrunk, by one factor.
+    Frames are blue for global views, thick for the first one, and orange for local views, all with white edges. Views
+    keep their relative sizes; all are enlarged, or on a large plan shrunk, by one factor, which makes a global view
+    about 224 pixels.
 
     Args:
         images: uint8 [H, W, 3] RGB each.
@@ -83,42 +91,48 @@ def contact_sheet(
         indices: Position of each image in its source, on which its views depend; 0, 1, ... if not given.
 
     Returns:
-        An RGB image 1200 pixels wide.
+        An RGB image as wide as the views of one image ask for.
     """
     layout = _Layout.of(maker.plan)
     positions = range(len(images)) if indices is None else indices
     rows = [_row(image, maker, layout, epoch, index) for image, index in zip(images, positions, strict=True)]
-    height = 2 * _MARGIN + 2 * _LINE + sum(row.height + _GAP for row in rows)
-    sheet = Image.new("RGB", (_WIDTH, height), _PAPER)
-    _header(ImageDraw.Draw(sheet), layout)
+    caption = _lines(maker.plan.describe(), layout.width - 2 * _MARGIN)
+    height = 2 * _MARGIN + (1 + len(caption)) * _LINE + sum(row.height + _GAP for row in rows)
+    sheet = Image.new("RGB", (layout.width, height), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    _header(draw, layout, maker.plan)
     top = _MARGIN + _LINE
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height + _GAP
-    ImageDraw.Draw(sheet).text((_MARGIN, top + _GAP), maker.plan.describe(), _INK, _font(14))
+    for line in caption:
+        draw.text((_MARGIN, top + _GAP), line, _INK, _font(14))
+        top += _LINE
     return sheet
 
 
-def _header(draw: ImageDraw.ImageDraw, layout: _Layout) -> None:
+def _header(draw: ImageDraw.ImageDraw, layout: _Layout, plan: ViewPlan) -> None:
     draw.text((_MARGIN, _MARGIN), "original and crops", _INK, _font(14))
     for i in range(layout.global_count):
-        draw.text((layout.global_left(i), _MARGIN), f"global {i + 1}", _GLOBAL, _font(14))
+        size = f", {plan.global_.size} px" + ", thick frame" * (i == 0)
+        draw.text((layout.global_left(i), _MARGIN), f"global {i + 1}{size}", GLOBAL, _font(14))
     if layout.local_count:
         label = "local 1" if layout.local_count == 1 else f"local 1 to {layout.local_count}"
-        draw.text((layout.global_left(layout.global_count), _MARGIN), label, _LOCAL, _font(14))
+        label = f"{label}, {plan.local.size} px"
+        draw.text((layout.global_left(layout.global_count), _MARGIN), label, LOCAL, _font(14))
 
 
 def _row(image: NDArray[np.uint8], maker: ViewMaker, layout: _Layout, epoch: int, index: int) -> Image.Image:
-    row = Image.new("RGB", (_WIDTH, layout.height), _PAPER)
+    row = Image.new("RGB", (layout.width, layout.height), _PAPER)
     boxes = maker.boxes(image.shape[0], image.shape[1], epoch, index)
-    row.paste(_with_boxes(image, boxes, layout), (_MARGIN, 0))
+    row.paste(_with_boxes(image, boxes, maker, layout), (_MARGIN, 0))
     views = [view for group in maker(image, epoch, index) for view in group]
     for view, (left, top, side) in zip(views, layout.places(), strict=True):
         row.paste(_scaled(view, side, side), (left, top))
     return row
 
 
-def _with_boxes(image: NDArray[np.uint8], boxes: list[Box], layout: _Layout) -> Image.Image:
+def _with_boxes(image: NDArray[np.uint8], boxes: list[Box], maker: ViewMaker, layout: _Layout) -> Image.Image:
     """Draw the image as large as its place allows, and a frame where each view was taken."""
     height, width = image.shape[:2]
     zoom = _zoom(min(_ORIGINAL_WIDTH / width, layout.height / height))
@@ -126,11 +140,26 @@ def _with_boxes(image: NDArray[np.uint8], boxes: list[Box], layout: _Layout) -> 
     draw = ImageDraw.Draw(picture)
     # Local frames come last: they are the smaller ones, and would vanish below the others.
     for view, box in enumerate(boxes):
-        colour = _GLOBAL if view < layout.global_count else _LOCAL
+        role = maker.role(view)
         left, top = round(box.left * zoom), round(box.top * zoom)
         right, bottom = round((box.left + box.width) * zoom), round((box.top + box.height) * zoom)
-        draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
+        edges = (left, top, max(left, right - 1), max(top, bottom - 1))
+        # On a bright or blue image, a frame shows by its white edges.
+        draw.rectangle((edges[0] - 1, edges[1] - 1, edges[2] + 1, edges[3] + 1), outline=_PAPER, width=_FRAME[role] + 2)
+        draw.rectangle(edges, outline=LOCAL if role == "local" else GLOBAL, width=_FRAME[role])
     return picture
+
+
+def _lines(text: str, width: int) -> list[str]:
+    """Break a text between words so that each line is at most so many pixels wide."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if _font(14).getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def _zoom(factor: float) -> float:

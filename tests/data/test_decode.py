@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lightssl.data import decode as module
-from lightssl.data.decode import MAX_ASPECT, UndecodableImage, decode
+from lightssl.data.decode import MAX_ASPECT, UndecodableImage, decode, image_size
 
 HEIGHT, WIDTH = 48, 64
 
@@ -257,3 +257,26 @@ def test_damaged_files_never_raise_anything_else(seed: bytes, patches: list[tupl
         # Half of the patches hit the header, where damage does the most.
         data[position // 2 % (len(data) if position % 2 else min(len(data), 200))] = value
     decodes_or_says_why(bytes(data[: max(1, int(len(data) * kept))]))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_from_a_header_is_that_of_the_decoded_image(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(file, "JPEG", exif=exif)
+    assert image_size(file.getvalue()) == decode(file.getvalue()).shape[:2]
+
+
+def test_the_size_needs_no_pixels_but_an_image() -> None:
+    file = io.BytesIO()
+    Image.effect_noise((400, 300), 60).save(file, "JPEG")
+    assert image_size(file.getvalue()[:2000]) == (300, 400)
+    assert image_size(np.zeros((5, 7, 3), np.uint8)) == (5, 7)
+    for data, reason in (
+        (b"", "empty file"),
+        (b"no image", "not an image"),
+        (np.zeros((1, 7, 3), np.uint8), "too small"),
+    ):
+        with pytest.raises(UndecodableImage, match=reason):
+            image_size(data)
