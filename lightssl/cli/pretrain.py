@@ -6,6 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from lightssl.cli.examples import examples
+from lightssl.cli.given import was_given
 from lightssl.cli.terminal import Terminal, console
 from lightssl.errors import ConfigError
 
@@ -57,21 +58,16 @@ def pretrain(
     from lightssl import pipeline
 
     if resume is not None:
-        given = [name for name in ("recipe", "scale", "set_", "out", "seed") if _was_given(ctx, name)]
+        given = [name for name in ("recipe", "scale", "set_", "out", "seed") if was_given(ctx, name)]
         if given:
             options = ", ".join(f"--{name.rstrip('_')}" for name in given)
             raise ConfigError(
                 f"--resume goes on with the run as it was started and cannot be combined with {options}.",
                 "Leave them out, or start a new run.",
             )
-        run = pipeline.resume(resume, data=data if _was_given(ctx, "data") else None, narrator=Terminal())
+        run = pipeline.resume(resume, data=data if was_given(ctx, "data") else None, narrator=Terminal())
     else:
         run = pipeline.pretrain(
             recipe, data=data, scale=scale, overrides=set_ or (), seed=seed, out=out, narrator=Terminal()
         )
     console.print(str(run))
-
-
-def _was_given(ctx: typer.Context, name: str) -> bool:
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
+from lightssl.cli.given import spelled, was_given
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
 
@@ -115,15 +116,15 @@ def search(
     narrator = Terminal()
     running = resume or join
     if running is not None:
-        given = [name for name in ctx.params if name not in _SHARED and _was_given(ctx, name)]
+        given = [name for name in ctx.params if name not in _SHARED and was_given(ctx, name)]
         if given or (resume and join):
             raise ConfigError(
                 "--resume and --join go on with a search as it was started and cannot be combined with "
-                f"{', '.join(_spelled(name) for name in given) or 'each other'}.",
+                f"{', '.join(spelled(name) for name in given) or 'each other'}.",
                 "Leave them out, or start a new search.",
             )
         result = pipeline.resume_search(
-            running, data=data if _was_given(ctx, "data") else None, join=join is not None, narrator=narrator
+            running, data=data if was_given(ctx, "data") else None, join=join is not None, narrator=narrator
         )
     else:
         asked = {"flops": flops, "parameters": params}
@@ -170,12 +171,3 @@ def _print(result: dict[str, Any]) -> None:
 
 def _figure(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
-
-
-def _was_given(ctx: typer.Context, name: str) -> bool:
-    source = ctx.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _spelled(name: str) -> str:
-    return f"--{name.rstrip('_').replace('_', '-')}"

@@ -158,7 +158,7 @@ def _search(
     first = fabric.is_global_zero and not join
     narrator = narrator if fabric.is_global_zero else Silent()
     # All processes write to one folder: the first one names it.
-    folder = resumed or Path(fabric.broadcast(str(_new_folder(out, recipe.name)) if first else ""))
+    folder = resumed or Path(fabric.broadcast(str(new_folder(out, recipe.name, SECTION)) if first else ""))
     run = Run(folder / SECTION)
     narrator.say(
         f"{question.strategy}: {question.space}, {budget_text(question.limits)} at {question.image_size} pixels; "
@@ -207,14 +207,14 @@ def _search(
     return write_results(run, question, asked, table, found) if first else None
 
 
-def _new_folder(out: Path | str | None, name: str) -> Path:
-    """Choose the folder of a new search.
+def new_folder(out: Path | str | None, name: str, search: str) -> Path:
+    """Choose the folder of a new search, which keeps what it finds in a folder ``search`` there.
 
     Raises:
         LightSSLError: It holds a search already.
     """
-    folder = new_run(Path(out) if out is not None else None, f"search-{name}").folder
-    if (folder / SECTION / "search.json").exists():
+    folder = new_run(Path(out) if out is not None else None, f"{search}-{name}").folder
+    if (folder / search / f"{search}.json").exists():
         raise LightSSLError(
             f"{folder} already holds a search.",
             f"Continue it with --resume {folder}, or choose another folder with --out.",
