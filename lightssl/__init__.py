@@ -11,6 +11,7 @@ Everything the command line does is a function here::
     lightssl.bench([run.onnx_path])
     lightssl.report(run)
     lightssl.search_network({"flops": 300e6}, data="photos/")
+    lightssl.sweep_views(axes=["boundary=0.14,0.2,0.3"], data="photos/")
 
 Importing this module is quick: torch is imported when one of these is first used.
 """
@@ -31,10 +32,13 @@ if TYPE_CHECKING:
         import_weights,
         load_backbone,
         pretrain,
+        repeat_point,
         report,
         resume,
         resume_search,
+        resume_sweep,
         search_network,
+        sweep_views,
         verify,
     )
 
@@ -48,10 +52,13 @@ _PUBLIC = {
     "import_weights": "lightssl.pipeline",
     "load_backbone": "lightssl.pipeline",
     "pretrain": "lightssl.pipeline",
+    "repeat_point": "lightssl.pipeline",
     "report": "lightssl.pipeline",
     "resume": "lightssl.pipeline",
     "resume_search": "lightssl.pipeline",
+    "resume_sweep": "lightssl.pipeline",
     "search_network": "lightssl.pipeline",
+    "sweep_views": "lightssl.pipeline",
     "verify": "lightssl.pipeline",
 }
 
@@ -66,10 +73,13 @@ __all__ = [
     "import_weights",
     "load_backbone",
     "pretrain",
+    "repeat_point",
     "report",
     "resume",
     "resume_search",
+    "resume_sweep",
     "search_network",
+    "sweep_views",
     "verify",
 ]
 

@@ -20,6 +20,7 @@ from lightssl.cli import (
     report,
     search,
     verify,
+    views_sweep,
 )
 from lightssl.cli.terminal import fail, print_warnings
 from lightssl.errors import LightSSLError
@@ -49,7 +50,20 @@ def _root(
     """Options of the program itself."""
 
 
-for module in (pretrain, search, import_, evaluate, export, verify, bench, fit_profile, report, recipes, doctor):
+for module in (
+    pretrain,
+    search,
+    views_sweep,
+    import_,
+    evaluate,
+    export,
+    verify,
+    bench,
+    fit_profile,
+    report,
+    recipes,
+    doctor,
+):
     module.register(app)
 
 

@@ -12,6 +12,7 @@ from lightssl.pipeline.exporting import export
 from lightssl.pipeline.importing import import_weights
 from lightssl.pipeline.reporting import compare, report
 from lightssl.pipeline.searching import pretrain_winner, resume_search, search_network
+from lightssl.pipeline.sweeping import repeat_point, resume_sweep, sweep_views
 from lightssl.pipeline.timing import bench, fit_profile
 from lightssl.pipeline.training import default_scale, pretrain, resume
 from lightssl.pipeline.verifying import verify
@@ -29,9 +30,12 @@ __all__ = [
     "load_backbone",
     "pretrain",
     "pretrain_winner",
+    "repeat_point",
     "report",
     "resume",
     "resume_search",
+    "resume_sweep",
     "search_network",
+    "sweep_views",
     "verify",
 ]
