@@ -19,7 +19,7 @@ from lightssl.search.points import Measured
 from lightssl.search.sweep import Point, plan_at, shown
 
 _NAMED = 5  # points that the verdict names at most
-_PENDING = {"complete": "", "pruned": "given up early: the scores so far were among the lower half", "failed": "failed"}
+_REMARKS = {"complete": "", "pruned": "given up early: the scores so far were among the lower half", "failed": "failed"}
 
 
 def write_results(
@@ -53,9 +53,7 @@ def write_results(
         "recommended": next(row for row in rows if row["point"] == best.point.name),
         "verdict": verdict(question, measured, best, spread),
         "recipe": str(path),
-        "next": shlex.join(
-            ["lightssl", "pretrain", "--recipe", str(path), *_data_words(asked["data"])],
-        ),
+        "next": shlex.join(["lightssl", "pretrain", "--recipe", str(path), *_data_words(asked["data"])]),
     }
     write_text(path, recipe)
     picture = effects(
@@ -63,7 +61,7 @@ def write_results(
             axis: [Level(shown(e.value), e.mean, e.low, e.high, e.value == own[axis]) for e in levels]
             for axis, levels in found.items()
         },
-        y_label=question.score if question.score != "loss" else "-loss",
+        y_label=_label(question),
     )
     write_bytes(run.folder / "sweep.png", picture)
     write_sweep_page(
@@ -118,7 +116,7 @@ def _row(one: Measured, question: SweepQuestion) -> dict[str, Any]:
 
 
 def _shown_row(row: Mapping[str, Any]) -> dict[str, str]:
-    state = _PENDING[row["state"]]
+    state = _REMARKS[row["state"]]
     if "error" in row:
         state = f"{state}: {row['error']}"
     if "last_score" in row:
@@ -181,7 +179,7 @@ def verdict(question: SweepQuestion, measured: Sequence[Measured], best: Measure
     top = _mean_score(best)
     plan = plan_at(question.own.views, best.point).describe()
     sentences = [
-        f"Recommended: {best.point.name}, that is {plan}. Its {question.score} of {_figure(top)} is the best mean of "
+        f"Recommended: {best.point.name}, that is {plan}. Its {_label(question)} of {_figure(top)} is the best mean of "
         f"{len(complete)} points, each trained with {seeds} seed{'s' * (seeds > 1)}."
     ]
     own = next((one for one in complete if one.point == Point()), None)
@@ -190,7 +188,7 @@ def verdict(question: SweepQuestion, measured: Sequence[Measured], best: Measure
     if rival is not None:
         gap = top - _mean_score(rival)
         name = "the recipe's own plan" if rival is own else f"the next, {rival.point.name}"
-        sentences.append(f"It is {_figure(gap)} above {name}.")
+        sentences.append(f"It is {_figure(gap)} above {name}." if gap else f"It is equal to that of {name}.")
         if spread is None:
             sentences.append(
                 "With one seed, nothing is known of how far chance alone moves a score: use --seeds 0,1,2."
@@ -206,12 +204,10 @@ def verdict(question: SweepQuestion, measured: Sequence[Measured], best: Measure
     if near:
         rest = f" and {len(near) - _NAMED} more" if len(near) > _NAMED else ""
         sentences.append(f"Within that spread of the best: {', '.join(near[:_NAMED])}{rest}.")
-    for state, said in (("pruned", "given up early"), ("failed", "failed")):
+    for state, said in (("pruned", "given up early"), ("failed", "not measured, for an error")):
         count = sum(one.state == state for one in measured)
         if count:
-            sentences.append(
-                f"{count} point{'s were' if count > 1 else ' was'} {said}." if state == "pruned" else f"{count} {said}."
-            )
+            sentences.append(f"{count} {'points were' if count > 1 else 'point was'} {said}.")
     return " ".join(sentences)
 
 
@@ -225,7 +221,7 @@ def _recommended_recipe(question: SweepQuestion, best: Measured) -> str:
         "title": f"{values['card']['title']}{', with the views that a sweep recommends' * changed}",
         "in_paper": values["card"]["in_paper"] and not changed,
         "published": {} if changed else values["card"]["published"],
-        "measured": f"{question.score} {_figure(_mean_score(best))} on held-out images, after "
+        "measured": f"{_label(question)} {_figure(_mean_score(best))} on held-out images, after "
         f"{best.results[0]['steps']:,} steps of {recipe.train.batch_size} images.",
     }
     head = (
@@ -234,6 +230,10 @@ def _recommended_recipe(question: SweepQuestion, best: Measured) -> str:
         f"# Every value is filled in, so no scale is laid over it: it is trained at scale {question.scale}.\n"
     )
     return head + yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _label(question: SweepQuestion) -> str:
+    return "-loss" if question.score == "loss" else question.score
 
 
 def _data_words(data: str) -> list[str]:

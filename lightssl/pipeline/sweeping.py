@@ -3,10 +3,10 @@
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from lightssl.config.load import compose, dump
@@ -23,6 +23,10 @@ from lightssl.runs import Run
 from lightssl.search.sweep import Design, parse_axes
 from lightssl.search.task import Stopped
 from lightssl.train.host import prepare_host
+
+if TYPE_CHECKING:
+    from lightssl.pipeline.sweep_point import PointTraining
+    from lightssl.search.points import Place
 
 SECTION = "sweep"  # folder of a run: what the sweep leaves behind
 _MAIN = "main"  # the worker that plans the points and writes the results
@@ -240,7 +244,7 @@ class _Sweep:
             return None
         return {**found, "before": scores.get(name)}
 
-    def _training(self, run_of: Any) -> Any:
+    def _training(self, run_of: Callable[[str], Run]) -> "PointTraining":
         from lightssl.pipeline.sweep_point import PointTraining
 
         return PointTraining(
@@ -253,7 +257,7 @@ class _Sweep:
             narrator=self.narrator,
         )
 
-    def _place(self, folder: Path, *, join: bool) -> Any:
+    def _place(self, folder: Path, *, join: bool) -> "Place":
         from lightssl.search.points import Place
 
         return Place(
