@@ -215,7 +215,7 @@ def test_other_folders_images_and_storages_are_refused(photos: Path, tmp_path: P
     sweep(photos, tmp_path / "run", "boundary=0.2,0.3")
     assert resume_sweep(tmp_path / "run", join=True) is None  # there is nothing left to do
     with pytest.raises(LightSSLError, match="already holds a search"):
-        sweep(photos, tmp_path / "run", "boundary=0.2,0.3", recipe="resnet18_dino")
+        sweep(photos, tmp_path / "run", "boundary=0.2,0.3", recipe="mobilenetv2_dino_baseline")
     storage = f"sqlite:///{tmp_path / 'run' / 'sweep' / 'points.db'}"
     with pytest.raises(ConfigError, match="holds another sweep by the name 'run'"):
         sweep(photos, tmp_path / "elsewhere" / "run", "boundary=0.2,0.4", storage=storage)
