@@ -13,6 +13,7 @@ Everything the command line does is a function here::
     lightssl.report(run)
     lightssl.search_network({"flops": 300e6}, data="photos/")
     lightssl.search_heads("simsiam", data="photos/")
+    lightssl.sweep_views(axes=["boundary=0.14,0.2,0.3"], data="photos/")
 
 Importing this module is quick: torch is imported when one of these is first used.
 """
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
         load_backbone,
         pretrain,
         preview_views,
+        repeat_point,
         report,
         resume,
         resume_head_search,
         resume_search,
+        resume_sweep,
         search_heads,
         search_network,
+        sweep_views,
         verify,
     )
 
@@ -54,12 +58,15 @@ _PUBLIC = {
     "load_backbone": "lightssl.pipeline",
     "pretrain": "lightssl.pipeline",
     "preview_views": "lightssl.pipeline",
+    "repeat_point": "lightssl.pipeline",
     "report": "lightssl.pipeline",
     "resume": "lightssl.pipeline",
     "resume_head_search": "lightssl.pipeline",
     "resume_search": "lightssl.pipeline",
     "search_heads": "lightssl.pipeline",
+    "resume_sweep": "lightssl.pipeline",
     "search_network": "lightssl.pipeline",
+    "sweep_views": "lightssl.pipeline",
     "verify": "lightssl.pipeline",
 }
 
@@ -75,12 +82,15 @@ __all__ = [
     "load_backbone",
     "pretrain",
     "preview_views",
+    "repeat_point",
     "report",
     "resume",
     "resume_head_search",
     "resume_search",
+    "resume_sweep",
     "search_heads",
     "search_network",
+    "sweep_views",
     "verify",
 ]
 

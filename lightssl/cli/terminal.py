@@ -66,28 +66,48 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 class Terminal:
     """Tells a person on the standard error stream, so that the standard output holds results only."""
 
+    def __init__(self) -> None:
+        self._bars: Progress | None = None  # on the terminal now
+
     def say(self, text: str) -> None:
         """Print one line."""
         errors.print(Text(text))
 
     @contextmanager
     def work(self, title: str, total: int) -> Iterator[Bar]:
-        """Draw a progress bar; when piped, print a line for each tenth."""
-        if errors.is_terminal:
-            with Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TextColumn("ETA"),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[status]}"),
-                console=errors,
-            ) as progress:
-                task = progress.add_task(title, total=total, status="")
-                yield lambda done, status="": progress.update(task, completed=done, status=status)
-        else:
+        """Draw a progress bar, below those of work that this is a part of; when piped, print a line for each tenth."""
+        if not errors.is_terminal:
             yield _PlainBar(title, total)
+        elif self._bars is not None:
+            with _bar(self._bars, title, total) as bar:
+                yield bar
+        else:
+            with _bars() as self._bars, _bar(self._bars, title, total) as bar:
+                try:
+                    yield bar
+                finally:
+                    self._bars = None
+
+
+def _bars() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+        console=errors,
+    )
+
+
+@contextmanager
+def _bar(bars: Progress, title: str, total: int) -> Iterator[Bar]:
+    task = bars.add_task(title, total=total, status="")
+    yield lambda done, status="": bars.update(task, completed=done, status=status)
+    if len(bars.tasks) > 1:  # a part that is done makes room for the next
+        bars.remove_task(task)
 
 
 class _PlainBar:

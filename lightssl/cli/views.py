@@ -1,17 +1,18 @@
-"""``lightssl views``: look at what a recipe shows the network."""
+"""``lightssl views``, and ``lightssl views preview``: what a recipe shows the network."""
 
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
+from lightssl.cli import views_sweep
 from lightssl.cli.examples import examples
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 
 
 def register(app: typer.Typer) -> None:
     """Add the group of commands."""
-    group = typer.Typer(help="Look at the views of a recipe, before anything is trained.", no_args_is_help=True)
+    group = typer.Typer(help="Look at the views of a recipe, or measure which suit your images.", no_args_is_help=True)
     group.command(
         epilog=examples(
             "lightssl views preview --recipe mobilenetv2_dino",
@@ -19,6 +20,7 @@ def register(app: typer.Typer) -> None:
             "lightssl views preview --recipe vit_tiny_dino_baseline --images 3 --out vit.png --json",
         )
     )(preview)
+    views_sweep.register(group)
     app.add_typer(group, name="views", epilog=examples("lightssl views preview --recipe mobilenetv2_dino"))
 
 

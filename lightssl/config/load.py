@@ -118,8 +118,11 @@ def _read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _scale_overlay(scale: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a scale changes in this recipe: for every one, for its backbone, its method, and its view plan."""
-    if scale == PUBLISHED_SCALE:
+    """Return what a scale changes in this recipe: for every one, for its backbone, its method, and its view plan.
+
+    A file that was resolved at this scale says so, and holds the changes already.
+    """
+    if scale in (PUBLISHED_SCALE, recipe.get("scale")):
         return {}
     overlay = _read_mapping(find(scale, "scales"))
     changes = _with_long_forms(overlay.get("recipe", {}))

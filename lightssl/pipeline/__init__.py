@@ -14,6 +14,7 @@ from lightssl.pipeline.previewing import preview_views
 from lightssl.pipeline.reporting import compare, report
 from lightssl.pipeline.searching import pretrain_winner, resume_search, search_network
 from lightssl.pipeline.searching_heads import resume_head_search, retrain_heads, search_heads
+from lightssl.pipeline.sweeping import repeat_point, resume_sweep, sweep_views
 from lightssl.pipeline.timing import bench, fit_profile
 from lightssl.pipeline.training import default_scale, pretrain, resume
 from lightssl.pipeline.verifying import verify
@@ -32,12 +33,15 @@ __all__ = [
     "pretrain",
     "pretrain_winner",
     "preview_views",
+    "repeat_point",
     "report",
     "resume",
     "resume_head_search",
     "resume_search",
+    "resume_sweep",
     "retrain_heads",
     "search_heads",
     "search_network",
+    "sweep_views",
     "verify",
 ]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightssl.backbones.base import Backbone
 from lightssl.checkpoint import load_checkpoint, save_backbone
-from lightssl.config.load import dump, load_recipe, validate
+from lightssl.config.load import compose, dump, load_recipe, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.decode import decode
 from lightssl.data.loader import BadImages, PretrainingLoader, pretraining_loader, steps_per_epoch
@@ -67,7 +67,8 @@ def pretrain(
     Args:
         recipe: Name of a shipped recipe, or path of a YAML file.
         data: A folder, tar shards, ``torchvision:NAME`` or ``sample``: see :func:`lightssl.data.sources.open_source`.
-        scale: ``paper``, ``small`` or ``quick``; by default what :func:`default_scale` chooses.
+        scale: ``paper``, ``small`` or ``quick``; by default what a resolved recipe's file says, or else what
+            :func:`default_scale` chooses.
         overrides: Texts like ``train.batch_size=64``.
         seed: Short for the override ``train.seed``.
         out: Folder of the run; by default one below ``runs/`` named by time and recipe.
@@ -81,7 +82,8 @@ def pretrain(
     """
     if seed is not None:
         overrides = [*overrides, f"train.seed={seed}"]
-    resolved = load_recipe(recipe, scale=scale or default_scale(data), overrides=overrides)
+    scale = scale or compose(recipe).get("scale") or default_scale(data)
+    resolved = load_recipe(recipe, scale=scale, overrides=overrides)
     return _train(
         resolved, data, out=Path(out) if out is not None else None, resume=None, narrator=narrator or Silent()
     )

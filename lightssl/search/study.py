@@ -1,33 +1,27 @@
-"""Which candidates are looked at, and where what was found of them is kept: an Optuna study in a database.
-
-The database remembers every candidate, so that a search goes on where it was stopped, and several workers can share it.
-"""
+"""Which candidates are looked at; what was found of them is kept as :mod:`lightssl.search.storage` says."""
 
 from collections.abc import Callable, Mapping
 from math import isfinite
 
 import numpy as np
-import optuna
 from numpy.random import Generator
 from optuna.samplers import NSGAIISampler
-from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
-from lightssl.errors import ConfigError, LightSSLError, TrainingError
+from lightssl.errors import TrainingError
 from lightssl.search.budget import bring_within
 from lightssl.search.scores import Scorer
 from lightssl.search.spaces import Candidate
+from lightssl.search.storage import open_storage, trials_in
 from lightssl.search.task import Scored, Stopped, Task
 from lightssl.train.loop import interruptible
 
-_SQLITE_TIMEOUT_S = 60.0  # that a worker waits for another one to finish writing
 _ATTEMPTS = 20  # at a candidate that nobody has looked at yet: a small budget may have few
 
 # What the study holds besides scores and costs. A candidate is one text and not one parameter a gene, since each is a
 # transaction of its own.
-_QUESTION, _PROPOSAL, _SCORES = "question", "proposal", "scores"
+_PROPOSAL, _SCORES = "proposal", "scores"
 
 
 Draw = Callable[[int, Generator], np.ndarray]
@@ -93,34 +87,13 @@ def open_study(task: Task, sampler: NSGAIISampler | None = None) -> Study:
         LightSSLError: The storage cannot be used.
         ConfigError: It belongs to another search.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    arguments = {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}} if task.storage.startswith("sqlite:") else {}
-    try:
-        study = optuna.create_study(
-            storage=RDBStorage(task.storage, engine_kwargs=arguments),
-            study_name=task.name,
-            directions=[StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * len(task.limits)],
-            sampler=sampler,
-            load_if_exists=True,
-        )
-        if _QUESTION not in study.user_attrs and not study.trials:
-            study.set_user_attr(_QUESTION, task.question)
-    except (SQLAlchemyError, ImportError, ValueError) as error:
-        raise LightSSLError(
-            f"The storage {task.storage} cannot be used: {str(error).strip().splitlines()[0]}",
-            "Give the URL of a database as SQLAlchemy writes it, such as sqlite:///search.db, or leave it out.",
-        ) from error
-    if study.user_attrs.get(_QUESTION) != task.question:
-        raise ConfigError(
-            f"The storage {task.storage} holds another search by the name {task.name!r}.",
-            "Go on with that one by its folder, or name another folder with --out.",
-        )
-    return study
+    directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * len(task.limits)]
+    return open_storage(task.storage, task.name, task.question, directions=directions, sampler=sampler)
 
 
 def _give_up_unfinished(study: Study, worker: str) -> None:
     """Give up what this worker was scoring when it was killed."""
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+    for trial in trials_in(study, TrialState.RUNNING):
         if trial.user_attrs.get(_PROPOSAL, {}).get("worker") == worker:
             study.tell(trial.number, state=TrialState.FAIL)
 
@@ -161,7 +134,7 @@ def _limited_costs(task: Task, candidate: Candidate) -> list[float]:
 
 
 def _complete(study: Study) -> list[FrozenTrial]:
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return trials_in(study, TrialState.COMPLETE)
 
 
 def _scored(candidate: Candidate, scores: Mapping[str, float], *, proposed: bool = True) -> Scored:

@@ -74,7 +74,9 @@ def test_the_examples_run_as_written(program: Program, tmp_path: Path, photos: P
     lines = [
         line for command in COMMANDS.values() for line in command.epilog.splitlines() if line.startswith("lightssl")
     ]
-    trainings = [line for line in lines if line.startswith(("lightssl pretrain", "lightssl search"))]
+    trainings = [
+        line for line in lines if line.startswith(("lightssl pretrain", "lightssl search", "lightssl views sweep"))
+    ]
     program(*shlex.split(next(line for line in trainings if "5 steps" in line))[1:])
     settings = [argument for override in tiny for argument in ("--set", override)]
     program("pretrain", "--data", str(photos), *settings)
@@ -198,6 +200,12 @@ def test_json_output_is_json_alone(program: Program) -> None:
         (["fit-profile", "none.json", "board"], 2, "End it in .yaml"),
         (["bench", "none.onnx", "--lan"], 2, "lan: Unexpected keyword argument"),
         (["bench", "none.onnx", "--target", "web", "--set", "threads=[0]"], 2, "threads.0: Input should be greater"),
+        (["views", "sweep"], 2, "A sweep needs an axis"),
+        (["views", "sweep", "--axis", "boundry=0.1,0.2"], 2, "Did you mean 'boundary'?"),
+        (["views", "sweep", "--axis", "boundary=0.1,0.2", "--seeds", "a"], 2, "--seeds a are no whole numbers"),
+        (["views", "sweep", "--resume", "nowhere"], 1, "nowhere holds no sweep"),
+        (["views", "sweep", "--resume", "nowhere", "--recipe", "resnet18_dino"], 2, "cannot be combined with --recipe"),
+        (["views", "sweep", "--point", "recipe-seed0"], 2, "Name the sweep's folder with --resume"),
         (["recipes", "show", "mobilenetv2_dyno"], 2, "Did you mean 'mobilenetv2_dino'?"),
         (["pretrian"], 2, "No such command"),
     ],

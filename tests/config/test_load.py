@@ -295,6 +295,15 @@ def test_overrides_are_nested_and_typed() -> None:
     assert parse_override("a=10 epochs") == {"a": "10 epochs"}
 
 
+def test_a_resolved_file_is_not_scaled_again(tmp_path: Path) -> None:
+    """The quick scale would set the number of local views and the size of global ones, which have no name here."""
+    quick = load_recipe("mobilenetv2_dino", scale="quick", overrides=["views.local.count=2"])
+    (tmp_path / "mine.yaml").write_text(to_yaml(quick))
+    assert dump(load_recipe(str(tmp_path / "mine.yaml"), scale="quick")) == dump(quick)
+    changed = load_recipe(str(tmp_path / "mine.yaml"), scale="quick", overrides=["views.local.count=3"])
+    assert (changed.views.local.count, changed.views.local.size) == (3, 18)
+
+
 def test_yaml_of_a_recipe_is_the_recipe(tmp_path: Path) -> None:
     recipe = load_recipe("mobilenetv2_dino", scale="quick")
     copy = tmp_path / "copy.yaml"
