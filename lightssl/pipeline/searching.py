@@ -13,7 +13,7 @@ import numpy as np
 from lightssl.config.load import PUBLISHED_SCALE, compose, dump, resolve
 from lightssl.config.schema import Recipe
 from lightssl.data.sources import open_source, require_labels
-from lightssl.deploy.profile import load_profile, write_profile
+from lightssl.deploy.profile import Profile, load_profile, write_profile
 from lightssl.errors import ConfigError, LightSSLError
 from lightssl.files import write_json
 from lightssl.pipeline.building import SAMPLE, describe_environment
@@ -188,16 +188,7 @@ def _search(
     if profile is not None:
         if first and resumed is None:
             if device is None:
-                profile = measure(
-                    profile,
-                    table,
-                    threads=question.threads,
-                    build=partial(question.searched.build, **question.backbone_options(deployed)),
-                    mean=recipe.data.mean,
-                    std=recipe.data.std,
-                    generator=np.random.default_rng(recipe.train.seed),
-                    narrator=narrator,
-                )
+                profile = _measured(profile, question, table, deployed, narrator)
             write_profile(run.folder / _PROFILE, profile)
         fabric.barrier()
         device = device_of(load_profile(run.folder / _PROFILE), question.threads)
@@ -272,6 +263,20 @@ def _priced(question: Question, device: Device | None, deployed: Recipe) -> Cost
     if limits:
         check_budget(table, limits)
     return table
+
+
+def _measured(profile: Profile, question: Question, table: CostTable, deployed: Recipe, narrator: Narrator) -> Profile:
+    """Learn to predict what networks of the space take on a device, by timing some of them there."""
+    return measure(
+        profile,
+        table,
+        threads=question.threads,
+        build=partial(question.searched.build, **question.backbone_options(deployed)),
+        mean=deployed.data.mean,
+        std=deployed.data.std,
+        generator=np.random.default_rng(deployed.train.seed),
+        narrator=narrator,
+    )
 
 
 def new_folder(out: Path | str | None, name: str, search: str) -> Path:
