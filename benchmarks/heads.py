@@ -21,6 +21,7 @@ from typing import Any
 from benchmarks.training import lightssl, train
 from lightssl.files import read_json_lines, write_json
 from lightssl.machine import describe_machine, versions
+from lightssl.runs import Run
 
 RESULTS = Path(__file__).parent / "results"
 METHODS = ("simsiam", "mocov2")
@@ -57,7 +58,8 @@ def main() -> None:
 
         for (name, seed), result in zip(cells, pool.map(train_cell, cells), strict=True):
             found[name][seed] = result
-            write_result(searches, found, options)
+            write_result(searches, found, {}, options)
+    write_result(searches, found, random_baselines(options), options)
 
 
 def search(method: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -84,9 +86,19 @@ def train_alone(name: str, seed: int, recipe: str, options: argparse.Namespace) 
     return float(read_json_lines(run.metrics_path)[-1]["knn_top1"])
 
 
+def random_baselines(options: argparse.Namespace) -> dict[str, float]:
+    """Return the kNN accuracies of the network at random initialisation, which its heads have no part in."""
+    run = Run(options.out / f"{METHODS[0]}-default-seed{options.seeds[0]}")
+    if not run.evaluation_path("knn").exists():
+        lightssl("evaluate", str(run), "--task", "knn")
+    rows = json.loads(run.evaluation_path("knn").read_text(encoding="utf-8"))["results"]
+    return {row["network"]: row["top1"] for row in rows if row["network"].startswith("random")}
+
+
 def write_result(
     searches: Mapping[str, Mapping[str, Any]],
     found: Mapping[str, Mapping[int, float]],
+    random: Mapping[str, float],
     options: argparse.Namespace,
 ) -> None:
     """Write what is known so far."""
@@ -108,6 +120,7 @@ def write_result(
             "versions": versions(),
             "genotypes": {method: result["genotype"] for method, result in searches.items()},
             "shares": {method: result["shares"] for method, result in searches.items()},
+            "random": dict(random),
             "rows": rows,
         },
     )
