@@ -6,6 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from lightssl.cli.examples import examples
+from lightssl.cli.options import SetOption
 from lightssl.cli.terminal import Terminal, console
 
 
@@ -40,10 +41,7 @@ def import_(
             show_default="found by the names and shapes in the file",
         ),
     ] = None,
-    set_: Annotated[
-        Optional[list[str]],
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeat for more."),
-    ] = None,
+    set_: SetOption = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run.", show_default="runs/TIME-RECIPE")] = None,
 ) -> None:
     """Make a run of a checkpoint that others published, to evaluate, export and time it.

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.given import was_given
+from lightssl.cli.options import DataOption, RecipeOption, SetOption, was_given
 from lightssl.cli.terminal import Terminal, console
 from lightssl.errors import ConfigError
 
@@ -23,12 +23,8 @@ def register(app: typer.Typer) -> None:
 
 
 def pretrain(
-    recipe: Annotated[
-        str, typer.Option(help="A recipe's name ('lightssl recipes ls') or YAML file.")
-    ] = "mobilenetv2_dino",
-    data: Annotated[
-        str, typer.Option(help="A folder of images, 'DIR/*.tar', torchvision:NAME, or sample (embedded).")
-    ] = "sample",
+    recipe: RecipeOption = "mobilenetv2_dino",
+    data: DataOption = "sample",
     scale: Annotated[
         Optional[str],
         typer.Option(
@@ -36,10 +32,7 @@ def pretrain(
             show_default="quick on the sample or without a GPU, else small",
         ),
     ] = None,
-    set_: Annotated[
-        Optional[list[str]],
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeat for more."),
-    ] = None,
+    set_: SetOption = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run.", show_default="runs/TIME-RECIPE")] = None,
     seed: Annotated[Optional[int], typer.Option(help="Decides weights, order and views.", show_default=False)] = None,
     resume: Annotated[

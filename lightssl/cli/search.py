@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.given import spelled, was_given
+from lightssl.cli.options import DataOption, JSONOption, spelled, was_given
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
 
@@ -75,9 +75,7 @@ def search(
         Optional[str],
         typer.Option(help="How the supernet learns: a recipe's name or YAML file.", show_default="DINO on the space"),
     ] = None,
-    data: Annotated[
-        str, typer.Option(help="A folder of images, 'DIR/*.tar', torchvision:NAME, or sample (embedded).")
-    ] = "sample",
+    data: DataOption = "sample",
     scale: Annotated[
         Optional[str],
         typer.Option(
@@ -115,7 +113,7 @@ def search(
         Optional[Path],
         typer.Option(metavar="RUN", help="Help a search that is scoring candidates, as one more worker."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JSONOption = False,
     ctx: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
     """Search for the network that learns best, without labels, within a budget.

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.given import spelled, was_given
+from lightssl.cli.options import DataOption, JSONOption, spelled, was_given
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
 
@@ -38,9 +38,7 @@ def search_heads(
             show_default="ResNet18 with the method, for CIFAR where there is one",
         ),
     ] = None,
-    data: Annotated[
-        str, typer.Option(help="A folder of images, 'DIR/*.tar', torchvision:NAME, or sample (embedded).")
-    ] = "sample",
+    data: DataOption = "sample",
     scale: Annotated[
         Optional[str],
         typer.Option(
@@ -69,7 +67,7 @@ def search_heads(
         Optional[Path],
         typer.Option(metavar="RUN", help="Go on with a search that was stopped; --data if the images have moved."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JSONOption = False,
     ctx: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
     """Search for the operations of a method's projector and predictor, without labels.

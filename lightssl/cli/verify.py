@@ -6,6 +6,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
+from lightssl.cli.options import JSONOption
 from lightssl.cli.terminal import Terminal, print_json, print_table
 
 
@@ -42,7 +43,7 @@ def verify(
             show_default="this machine's",
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JSONOption = False,
 ) -> None:
     """Compare exported files with the torch network: their features, and kNN with them."""
     from lightssl import pipeline

@@ -7,6 +7,7 @@ import typer
 
 from lightssl.cli import views_sweep
 from lightssl.cli.examples import examples
+from lightssl.cli.options import DataOption, RecipeOption, SetOption
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 
 
@@ -25,17 +26,10 @@ def register(app: typer.Typer) -> None:
 
 
 def preview(
-    recipe: Annotated[
-        str, typer.Option(help="A recipe's name ('lightssl recipes ls') or YAML file.")
-    ] = "mobilenetv2_dino",
-    data: Annotated[
-        str, typer.Option(help="A folder of images, 'DIR/*.tar', torchvision:NAME, or sample (embedded).")
-    ] = "sample",
+    recipe: RecipeOption = "mobilenetv2_dino",
+    data: DataOption = "sample",
     scale: Annotated[str, typer.Option(help="paper (the published sizes), small or quick.")] = "paper",
-    set_: Annotated[
-        Optional[list[str]],
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeat for more."),
-    ] = None,
+    set_: SetOption = None,
     seed: Annotated[Optional[int], typer.Option(help="Decides the views, as in pretrain.", show_default=False)] = None,
     images: Annotated[int, typer.Option(metavar="N", help="How many images to show.")] = 6,
     against: Annotated[

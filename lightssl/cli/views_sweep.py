@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.given import spelled, was_given
+from lightssl.cli.options import DataOption, JSONOption, SetOption, spelled, was_given
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
 
@@ -44,9 +44,7 @@ def sweep(
     recipe: Annotated[
         str, typer.Option(help="Where the sweep starts from: a recipe's name ('lightssl recipes ls') or YAML file.")
     ] = "mobilenetv2_dino",
-    data: Annotated[
-        str, typer.Option(help="A folder of images, 'DIR/*.tar', torchvision:NAME, or sample (embedded).")
-    ] = "sample",
+    data: DataOption = "sample",
     design: Annotated[
         str,
         typer.Option(
@@ -85,10 +83,7 @@ def sweep(
             show_default="quick on the sample or without a GPU, else small",
         ),
     ] = None,
-    set_: Annotated[
-        Optional[list[str]],
-        typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeat for more."),
-    ] = None,
+    set_: SetOption = None,
     out: Annotated[
         Optional[Path], typer.Option(help="Folder of the run.", show_default="runs/TIME-sweep-RECIPE")
     ] = None,
@@ -111,7 +106,7 @@ def sweep(
             metavar="NAME", help="With --resume: train this point again, alone, and compare.", show_default=False
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    json: JSONOption = False,
     ctx: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
     """Measure which views a network learns from best, on your own images.
