@@ -167,7 +167,7 @@ def predicted(result: Mapping[str, Any]) -> str:
     of = result["latency"]
     ms, low, high = (f"{of[f'latency_ms_{name}']:.3g}" for name in ("p50", "low", "high"))
     return (
-        f"predicted {ms} ms ({low} to {high}, for {of['interval_coverage']:.0%} of networks) "
+        f"predicted {ms} ms ({low} to {high}, for {100 * of['interval_coverage']:g} % of networks) "
         f"on {of['device']}, {of['runtime']}, threads: {of['threads']}"
     )
 

@@ -60,7 +60,7 @@ class Device(BaseModel):
         """How far its predictions can be trusted, in words."""
         return (
             f"networks left out of the fit were {self.fit.held_out_error_percent:g} % off (median), "
-            f"{COVERAGE:.0%} of them by less than a factor of {self.fit.interval_factor:g}"
+            f"{100 * COVERAGE:g} % of them by less than a factor of {self.fit.interval_factor:g}"
         )
 
 

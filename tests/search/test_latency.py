@@ -27,7 +27,7 @@ def test_a_device_is_one_fit_of_a_profile_that_predicts() -> None:
     device = device_of(profile, 4)
     assert device.place.endswith("(1.8GHz x 4), ncnn, threads: 4")
     assert device.trust == (
-        "networks left out of the fit were 12 % off (median), 80% of them by less than a factor of 1.402"
+        "networks left out of the fit were 12 % off (median), 80 % of them by less than a factor of 1.402"
     )
     assert device.interval(14.02) == pytest.approx((10.0, 14.02 * 1.402))
     with pytest.raises(ConfigError, match=r"Raspberry Pi 4 .* no fit for --threads 3\.\nThere are fits for: 1, 4\."):
