@@ -231,7 +231,8 @@ def pareto(
             axes.set_xlabel(cost)
             axes.spines[["top", "right"]].set_visible(False)
             axes.margins(x=0.12, y=0.08)
-        figure.axes[0].legend(frameon=False, fontsize=8)
+        limited = [axes for axes, cost in zip(figure.axes, winner.costs, strict=True) if cost in limits]
+        (limited or figure.axes)[0].legend(frameon=False, fontsize=8)  # tells of the limit, too
         figure.axes[0].set_ylabel(y_label)
         figure.savefig(content, format="png", dpi=150)
     return content.getvalue()
