@@ -28,7 +28,7 @@ demo: setup
 	@echo "Open $(DEMO)/report.html. For a longer run: see 'What a longer run gives' in README.md"
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .
