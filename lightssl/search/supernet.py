@@ -255,11 +255,19 @@ def _outline(backbone: str, **options: Any) -> TopologyBackbone:
 
 
 class _WithoutInitialisation(TorchFunctionMode):
-    """Leaves tensors as they are made: what would be written into them is not needed, and takes most of the time."""
+    """Leaves tensors as they are made: what would be written into them is not needed, and takes most of the time.
+
+    In place of random numbers there are zeros: torch draws those of a truncated distribution until all are within its
+    bounds, where what happens to be in memory may never be.
+    """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name.endswith("_") and not name.endswith("__"):
-            return (*args, *kwargs.values())[0]
-        return func(*args, **kwargs)
+        if not name.endswith("_") or name.endswith("__"):
+            return func(*args, **kwargs)
+        tensor = (*args, *kwargs.values())[0]
+        if name in ("normal_", "uniform_"):
+            with torch.no_grad():
+                tensor.zero_()
+        return tensor

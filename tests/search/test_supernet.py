@@ -14,7 +14,7 @@ from lightssl.errors import ConfigError
 from lightssl.methods import METHODS
 from lightssl.methods.base import Method
 from lightssl.search.spaces import SPACES, Candidate, Space
-from lightssl.search.supernet import Supernet, activate
+from lightssl.search.supernet import Supernet, _WithoutInitialisation, activate
 from lightssl.train.layers import save_time_and_memory
 from lightssl.train.optim import parameter_groups
 from lightssl.types import Clock
@@ -117,6 +117,19 @@ def test_candidates_of_the_real_spaces_compute_what_standalone_networks_do(name:
         for training in (True, False):
             standalone = supernet.train(training).subnet(candidate)
             assert torch.equal(supernet(draw(64))[:, : standalone.feature_width], standalone(draw(64)))
+
+
+def test_subnets_are_built_whatever_is_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch draws truncated distributions until all values are within their bounds."""
+
+    def again(*_: object) -> None:
+        raise AssertionError("values beyond the bounds would be drawn again, for ever")
+
+    monkeypatch.setattr(torch, "where", again)
+    tensor = torch.full((8,), 1e9)
+    with _WithoutInitialisation():
+        torch.nn.init.trunc_normal_(tensor, std=0.02)
+    assert tensor.abs().max() <= 2
 
 
 def test_weights_are_shared(small: tuple[Space, dict[str, Any]]) -> None:
