@@ -212,7 +212,7 @@ def test_processes_stop_together_where_one_is_told_to(photos: Path, tmp_path: Pa
 @pytest.mark.slow
 def test_two_processes_follow_the_loss_of_one(photos: Path, tmp_path: Path, tiny: list[str], program) -> None:
     # A low rate: rounding grows fast through batches of eight images.
-    exact = [*tiny, "schedule.base_rate=0.02", "train.precision=32-true"]
+    exact = [*tiny, "schedule.base_rate=0.005", "train.precision=32-true"]
     settings = [argument for override in exact for argument in ("--set", override)]
     program("pretrain", "--data", str(photos), *settings, "--out", "one")
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
