@@ -104,7 +104,6 @@ def images_per_second(make_batch: MakeBatch, options: argparse.Namespace) -> flo
 def lightssl(source: Source) -> MakeBatch:
     """lightssl, as a worker process of its loader does it."""
     from lightssl.config.load import load_recipe
-    from lightssl.data.buffers import batch_buffers
     from lightssl.data.loader import ViewBatches
     from lightssl.train.host import prepare_host
     from lightssl.views.maker import ViewMaker
@@ -112,9 +111,8 @@ def lightssl(source: Source) -> MakeBatch:
     prepare_host()
     recipe = load_recipe("mobilenetv2_dino", scale="paper")
     make_views = ViewMaker(recipe.views, recipe.augment, seed=0)
-    shapes = [(views, BATCH, *pixels) for views, *pixels in make_views.shapes]
-    batches = ViewBatches(source, make_views, batch_buffers(shapes, slots=1, shared=True))
-    return lambda indices: batches[0, [(0, index) for index in indices]]
+    batches = ViewBatches(source, make_views, images=BATCH, slots=1, shared=True, total_steps=1)
+    return lambda indices: batches[0, 0, [(0, index) for index in indices]]
 
 
 def lightly_train(source: Source) -> MakeBatch:

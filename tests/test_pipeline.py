@@ -21,7 +21,8 @@ from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLErr
 from lightssl.files import read_json_lines
 from lightssl.pipeline import build_method, default_scale
 from lightssl.runs import Run
-from lightssl.types import Clock
+from lightssl.train.loop import Trainer
+from lightssl.types import Batch, Clock, StepOutput
 
 
 def weights(run: Run | Path) -> dict[str, torch.Tensor]:
@@ -142,6 +143,36 @@ def test_the_device_may_augment_in_place_of_the_workers(photos: Path, tmp_path: 
     # Levels are not rounded on the device; the tiny network soon makes more of that.
     assert losses["device"][0] == pytest.approx(losses["workers"][0], rel=0.02)
     assert losses["device"][0] != losses["workers"][0]
+
+
+@pytest.mark.parametrize("recipe", ["mobilenetv2_dino", "mobilenetv2_swav", "mobilenetv2_mocov2"])
+def test_a_plan_may_vary_over_the_training_and_a_resumed_run_draws_the_same(
+    recipe: str, photos: Path, tmp_path: Path, make_tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    varied = ["views.start={boundary: 0.14, local_size: 26}", "views.local.min_count=1", "views.local.count=3"]
+    settings = [*make_tiny(recipe), *varied, "views.global.first_scale=[0.5, 1]", "data.workers=1"]
+    seen: list[tuple[int, ...]] = []
+    train_step = Trainer.train_step
+
+    def watch(trainer: Trainer, batch: Batch, clock: Clock) -> StepOutput:
+        seen.append(tuple(batch.views[1].shape[:3:2]))
+        if stop and clock.step == 3:
+            raise KeyboardInterrupt
+        return train_step(trainer, batch, clock)
+
+    monkeypatch.setattr(Trainer, "train_step", watch)
+    stop = False
+    whole = lightssl.pretrain(recipe, data=str(photos), overrides=settings, out=tmp_path / "whole")
+    assert [size for _, size in seen] == [26, 24, 23, 21, 20, 18]
+    assert len({count for count, _ in seen}) > 1
+    expected, stop = list(seen), True
+    with pytest.raises(KeyboardInterrupt):
+        lightssl.pretrain(recipe, data=str(photos), overrides=settings, out=tmp_path / "broken")
+    stop = False
+    seen.clear()
+    broken = lightssl.resume(tmp_path / "broken")
+    assert seen == expected[2:]
+    assert same(weights(whole), weights(broken))
 
 
 def start(arguments: list[str], folder: Path, *, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
@@ -282,6 +313,7 @@ def test_a_batch_larger_than_the_data_is_refused(photos: Path, tmp_path: Path, t
         ("mobilenetv2_swav", "method.queue=4", r"method.queue is 4, less than one batch of 8 images"),
         ("mobilenetv2_dino", "method.prototypes=10_000_000_000", r"need [\d,.]+ GiB to be trained"),
         ("vit_tiny_dino", "views.local.size=3", r"views.local.size is 3 pixels; vit_tiny needs at least 4"),
+        ("vit_tiny_dino", "views.start.local_size=3", r"views.start.local_size is 3 pixels; vit_tiny needs at least 4"),
         ("vit_tiny_dino", "evaluation.image_size=2", r"evaluation.image_size is 2 pixels; vit_tiny needs at least 4"),
         ("mobilenetv2_dino", "backbone=timm:mobilnetv3_small_100", r"timm has no network 'mobilnetv3_small_100'"),
     ],

@@ -80,6 +80,12 @@ def test_the_program_writes_both_pictures_and_the_figures(
         ),
         ("mobilenetv2_dino", ["views.global_size=112"], None, {"sslight": (112, 64), "baseline": (112, 48)}),
         ("mobilenetv2_dino", [], "sslight", {"sslight": (224, 128)}),
+        (
+            "mobilenetv2_dino",
+            ["views.start.local_size=96"],
+            None,
+            {"sslight, changed": (224, 128), "at the start": (224, 96), "baseline": (224, 96)},
+        ),
         ("resnet18_simsiam_cifar", [], "baseline", {"cifar": (32, None), "baseline": (32, 14)}),
     ],
 )

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import cycle
+from itertools import count, cycle
+from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +35,13 @@ class MakeViews(Protocol):
     @property
     def shapes(self) -> Sequence[tuple[int, int, int, int]]:
         """Of one image's views, [V, h, w, 3] a resolution."""
+
+    @property
+    def largest_shapes(self) -> Sequence[tuple[int, int, int, int]]:
+        """Those into which the views of every step fit."""
+
+    def at(self, step: int, total_steps: int) -> "MakeViews":
+        """Return what draws the views of one step."""
 
     def reduction(self, height: int, width: int, epoch: int, index: int) -> int:
         """Return by how much the sides of an image may be divided before its views are drawn."""
@@ -112,15 +120,15 @@ class PretrainingLoader:
     The views of a batch are there until the next batch is asked for: their memory is then used again.
     """
 
-    def __init__(self, batches: DataLoader[Any], buffers: list[list[Tensor]], pin_memory: bool) -> None:
-        self._batches, self._buffers, self._pin_memory = batches, buffers, pin_memory
+    def __init__(self, batches: DataLoader[Any], made: "ViewBatches", pin_memory: bool) -> None:
+        self._batches, self._made, self._pin_memory = batches, made, pin_memory
 
     def __len__(self) -> int:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for slot, indices, bad, rows in _received(self._batches):
-            views = self._buffers[slot]
+        for slot, step, indices, bad, rows in _received(self._batches):
+            views = self._made.room(slot, self._made.maker(step))
             left = torch.from_numpy(rows).transpose(0, 1).split([len(group) for group in views]) if rows.size else ()
             batch = Batch(views, torch.tensor(indices), bad, list(left))
             yield batch.pin_memory() if self._pin_memory else batch
@@ -169,14 +177,12 @@ def pretraining_loader(
         world_size=world_size,
     )
     # While one batch is used, every worker may be making as many as it is asked for in advance.
-    buffers = batch_buffers(
-        [(views, batch_size // world_size, *pixels) for views, *pixels in make_views.shapes],
-        slots=1 + workers * _PREFETCH,
-        shared=workers > 0,
+    slots = 1 + workers * _PREFETCH
+    made = ViewBatches(
+        source, make_views, images=batch_size // world_size, slots=slots, shared=workers > 0, total_steps=total_steps
     )
-    steps = _Slots(sampler, len(buffers))
-    batches = _data_loader(ViewBatches(source, make_views, buffers), workers, seed, sampler=steps, batch_size=None)
-    return PretrainingLoader(batches, buffers, pin_memory)
+    batches = _data_loader(made, workers, seed, sampler=_Slots(sampler, slots), batch_size=None)
+    return PretrainingLoader(batches, made, pin_memory)
 
 
 class EvaluationLoader:
@@ -328,8 +334,8 @@ def _substitute(
     raise DataError(f"Of {len(bad)} images of {source.name} tried in a row, none could be used.", _some(bad))
 
 
-class _Slots(Sampler[tuple[int, list[tuple[int, int]]]]):
-    """Says for each batch of a sampler which buffer it is made in."""
+class _Slots(Sampler[tuple[int, int, list[tuple[int, int]]]]):
+    """Says for each batch of a sampler which buffer it is made in, and of which step it is."""
 
     def __init__(self, sampler: StepSampler, slots: int) -> None:
         self._sampler, self._slots = sampler, slots
@@ -337,44 +343,70 @@ class _Slots(Sampler[tuple[int, list[tuple[int, int]]]]):
     def __len__(self) -> int:
         return len(self._sampler)
 
-    def __iter__(self) -> Iterator[tuple[int, list[tuple[int, int]]]]:
-        return zip(cycle(range(self._slots)), self._sampler, strict=False)
+    def __iter__(self) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:
+        return zip(cycle(range(self._slots)), count(self._sampler.start_step), self._sampler, strict=False)
 
 
 class ViewBatches(Dataset[Any]):
     """Asked for the (epoch, index) pairs of a step, makes their views in a buffer, and answers with all the rest.
 
-    That is (slot of the buffer, positions of the images in the source, bad images met, float32 [B, V, 16] of
+    That is (slot of the buffer, step, positions of the images in the source, bad images met, float32 [B, V, 16] of
     :meth:`MakeViews.left_to_do` or nothing).
+
+    Args:
+        source: The images.
+        make_views: Draws the views of one image.
+        images: In a batch.
+        slots: How many batches there are at a time.
+        shared: Whether processes that are started from this one make them.
+        total_steps: Of the training.
     """
 
-    def __init__(self, source: Source, make_views: MakeViews, buffers: list[list[Tensor]]) -> None:
-        self._source, self._make_views, self._buffers = source, make_views, buffers
+    def __init__(
+        self, source: Source, make_views: MakeViews, *, images: int, slots: int, shared: bool, total_steps: int
+    ) -> None:
+        self._source, self._make_views, self._images, self._total_steps = source, make_views, images, total_steps
+        largest = [(views, images, *pixels) for views, *pixels in make_views.largest_shapes]
+        self._buffers = batch_buffers(largest, slots=slots, shared=shared)
+
+    def maker(self, step: int) -> MakeViews:
+        """Return what draws the views of a step."""
+        return self._make_views.at(step, self._total_steps)
+
+    def room(self, slot: int, make_views: MakeViews) -> list[Tensor]:
+        """Return the part of a buffer that views are drawn in, uint8 [V, B, h, w, 3] a resolution."""
+        shapes = [(views, self._images, *pixels) for views, *pixels in make_views.shapes]
+        return [
+            buffer.view(-1)[: prod(shape)].view(shape)
+            for buffer, shape in zip(self._buffers[slot], shapes, strict=True)
+        ]
 
     def __getitem__(
-        self, step: tuple[int, list[tuple[int, int]]]
-    ) -> tuple[int, list[int], list[BadImage], np.ndarray] | LightSSLError:
-        slot, keys = step
+        self, batch: tuple[int, int, list[tuple[int, int]]]
+    ) -> tuple[int, int, list[int], list[BadImage], np.ndarray] | LightSSLError:
+        slot, step, keys = batch
+        make_views = self.maker(step)
         try:
-            return slot, *self._make(keys, [group.numpy() for group in self._buffers[slot]])
+            groups = [group.numpy() for group in self.room(slot, make_views)]
+            return slot, step, *self._make(keys, make_views, groups)
         except LightSSLError as error:
             return error
 
     def _make(
-        self, keys: Sequence[tuple[int, int]], groups: Sequence[np.ndarray]
+        self, keys: Sequence[tuple[int, int]], make_views: MakeViews, groups: Sequence[np.ndarray]
     ) -> tuple[list[int], list[BadImage], np.ndarray]:
         indices, bad, left = [], [], []
         for position, (epoch, index) in enumerate(keys):
             # Keyed by the index that was asked for: a substitute drawn twice into a batch still gives different views.
-            reduction = partial(self._make_views.reduction, epoch=epoch, index=index)
+            reduction = partial(make_views.reduction, epoch=epoch, index=index)
             image, used = _read(self._source, index, reduction), index
             if isinstance(image, BadImage):
                 tried = [image]
                 image, used = _substitute(self._source, index, tried, reduction)
                 bad += tried
-            self._make_views(image, epoch, index, [group[:, position] for group in groups])
+            make_views(image, epoch, index, [group[:, position] for group in groups])
             indices.append(used)
-            left.append(self._make_views.left_to_do(epoch, index))
+            left.append(make_views.left_to_do(epoch, index))
         return indices, bad, np.array(left, np.float32)
 
 

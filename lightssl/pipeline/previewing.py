@@ -167,7 +167,7 @@ def _spread(images: int, count: int, spare: int) -> list[int]:
 
 
 def _plans(name: str, chosen: Recipe, against: str | None, overrides: Sequence[str]) -> dict[str, Recipe]:
-    """Return the recipe by the name of its plan; and with the plan that it is compared with, if there is one."""
+    """Return the recipe by the name of its plan, also as it starts if it moves, and one of another plan, if any."""
 
     def ships(plan: str) -> Recipe:
         return on_plan(name, plan, scale=chosen.scale, overrides=overrides, global_size=chosen.views.global_.size)
@@ -177,7 +177,8 @@ def _plans(name: str, chosen: Recipe, against: str | None, overrides: Sequence[s
     label = own or chosen.name
     if own is not None and ships(own).views != chosen.views:
         label = f"{own}, changed"
-    return {label: chosen} | ({other: ships(other)} if other is not None and other != label else {})
+    first = {"at the start": chosen.model_copy(update={"views": chosen.views.at(0)})} if chosen.views.start else {}
+    return {label: chosen} | first | ({other: ships(other)} if other is not None and other != label else {})
 
 
 def _maker(recipe: Recipe) -> ViewMaker:
@@ -194,7 +195,7 @@ def _introduction(recipe: Recipe, data: str, source: Source) -> str:
 
 def _heading(name: str, plan: ViewPlan, drawn: ViewStatistics) -> str:
     ratio = drawn.pixel_scale_ratio
-    return f"{name}: {plan.describe()}" + (f", as drawn {ratio:.2f}" if ratio is not None else "")
+    return f"{name}: {plan.at(1.0).describe()}" + (f", as drawn {ratio:.2f}" if ratio is not None else "")
 
 
 def _figures(plan: ViewPlan, drawn: ViewStatistics) -> dict[str, Any]:

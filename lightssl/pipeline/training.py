@@ -297,6 +297,8 @@ def _check_sizes(recipe: Recipe, backbone: Backbone) -> None:
     sizes = {"views.global.size": plan.global_.size, "evaluation.image_size": recipe.evaluation.image_size}
     if plan.local.count:
         sizes["views.local.size"] = plan.local.size
+    if plan.start is not None and plan.start.local_size is not None:
+        sizes["views.start.local_size"] = plan.start.local_size
     for key, size in sizes.items():
         if size < backbone.smallest_image:
             raise ConfigError(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from io import BytesIO
+from textwrap import fill
 from typing import Literal
 
 import matplotlib as mpl
@@ -14,6 +15,7 @@ from lightssl.views.preview import GLOBAL, LOCAL
 from lightssl.views.statistics import ViewStatistics
 
 _BINS = 48
+_LINE_WIDTH = 165  # letters above a row
 _INK, _LINE = "#374151", "#d1d5db"
 
 
@@ -40,7 +42,7 @@ def draw_distributions(plans: Mapping[str, ViewStatistics], *, title: str) -> Fi
     shares, steps = np.linspace(0, 1, _BINS + 1), np.geomspace(low, high, _BINS + 1)
     rows = figure.subfigures(len(plans), 1, squeeze=False)[:, 0]
     for row, (name, plan) in zip(rows, plans.items(), strict=True):
-        row.suptitle(name, fontsize=10, x=0.01, horizontalalignment="left")
+        row.suptitle(fill(name, _LINE_WIDTH), fontsize=10, x=0.01, horizontalalignment="left")
         by_area, by_scale, by_overlap = row.subplots(1, 3)
         _histograms(by_area, shares, {"global": (GLOBAL, plan.global_area), "local": (LOCAL, plan.local_area)})
         by_area.set_xlabel("share of the image's area")

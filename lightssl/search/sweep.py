@@ -180,6 +180,11 @@ def check_axes(plan: ViewPlan, axes: Axes, *, design: Design, smallest_image: in
             f"the recipe's plan has no local views, so {' and '.join(varied)} would mean nothing: choose another one "
             "with --set views.plan=sslight, or vary local_count with --design grid."
         )
+    if plan.varies:
+        problems.append(
+            "the recipe's plan varies over the steps of a training, and its points would differ in more than these "
+            "axes: leave out views.start and views.local.min_count."
+        )
     if problems:
         raise ConfigError("The axes of the sweep have problems:", "Change or leave out these values.", problems)
 

@@ -7,16 +7,19 @@ from numpy.typing import NDArray
 
 from lightssl.views.augment import Augmentations, Drawn, Role
 from lightssl.views.batch import as_row
-from lightssl.views.chance import Numbers, view_numbers
+from lightssl.views.chance import Numbers, below, step_numbers, view_numbers
 from lightssl.views.crops import Box, draw, sample_box
 from lightssl.views.pixels import apply
-from lightssl.views.plan import Crops, ViewPlan
+from lightssl.views.plan import Crops, Scale, ViewPlan
 
 
 class ViewMaker:
     """Makes the views of an image; the randomness of a view depends on (seed, epoch, image index, view) alone.
 
     Any number of workers or processes, and a resumed run, therefore see the same views. Can be pickled.
+
+    Where the plan varies over the steps of a training, this makes views as it is in the end, and as many as there ever
+    are; see :meth:`at`.
 
     Args:
         plan: How many views, of which share of the image, at which size.
@@ -30,6 +33,23 @@ class ViewMaker:
         self.augmentations = augmentations
         self.seed = seed
         self.crops_only = crops_only
+
+    def at(self, step: int, total_steps: int) -> "ViewMaker":
+        """Return what makes the views of one step: the same for all processes, and for a resumed run."""
+        if not self.plan.varies:
+            return self
+        plan, counts = self.plan.at(step / max(1, total_steps - 1)), self.plan.local.counts
+        count = counts[below(step_numbers(self.seed, step), len(counts))]
+        local = plan.local.model_copy(update={"count": count, "min_count": None})
+        plan = plan.model_copy(update={"local": local})
+        return ViewMaker(plan, self.augmentations, seed=self.seed, crops_only=self.crops_only)
+
+    @property
+    def largest_shapes(self) -> list[tuple[int, int, int, int]]:
+        """Those :attr:`shapes` into which the views of any step fit."""
+        start = self.plan.at(0)
+        sizes = [max(self.plan.global_.size, start.global_.size), max(self.plan.local.size, start.local.size)]
+        return [(crops.count, size, size, 3) for crops, size in zip(self._kinds(), sizes, strict=False)]
 
     @property
     def shapes(self) -> list[tuple[int, int, int, int]]:
@@ -54,8 +74,8 @@ class ViewMaker:
         places = [place for group in groups for place in group]
         height, width = image.shape[:2]
         chosen = [
-            (self._box(numbers, height, width, crops), crops.size, drawn)
-            for crops, drawn, numbers in self._views(epoch, index)
+            (self._box(numbers, height, width, scale), size, drawn)
+            for size, scale, drawn, numbers in self._views(epoch, index)
         ]
         # One kind of work after the other, which its code and data stay in the CPU's caches for.
         views = [draw(image, box, size) for box, size, _ in chosen]
@@ -68,11 +88,11 @@ class ViewMaker:
 
         Empty unless the maker does ``crops_only``.
         """
-        return [as_row(drawn) for _, drawn, _ in self._views(epoch, index)] if self.crops_only else []
+        return [as_row(drawn) for _, _, drawn, _ in self._views(epoch, index)] if self.crops_only else []
 
     def boxes(self, height: int, width: int, epoch: int, index: int) -> list[Box]:
         """Return where each view lies in an image of this size, global views first, without drawing them."""
-        return [self._box(numbers, height, width, crops) for crops, _, numbers in self._views(epoch, index)]
+        return [self._box(numbers, height, width, scale) for _, scale, _, numbers in self._views(epoch, index)]
 
     def reduction(self, height: int, width: int, epoch: int, index: int) -> int:
         """Return by how much the image may be shrunk beforehand so that no view has to be enlarged for it.
@@ -95,11 +115,11 @@ class ViewMaker:
         """The kinds of views that the plan has any of."""
         return [self.plan.global_, self.plan.local] if self.plan.local.count else [self.plan.global_]
 
-    def _views(self, epoch: int, index: int) -> Iterator[tuple[Crops, Drawn, Numbers]]:
-        """Yield each view's kind, its flip, colour and blur, and the numbers that its box is drawn from."""
-        kinds = [crops for crops in self._kinds() for _ in range(crops.count)]
-        for view, numbers in enumerate(view_numbers(self.seed, epoch, index, len(kinds))):
-            yield kinds[view], self.augmentations.sample(numbers, self.role(view)), numbers
+    def _views(self, epoch: int, index: int) -> Iterator[tuple[int, Scale, Drawn, Numbers]]:
+        """Yield each view's size and scale, its flip, colour and blur, and the numbers that its box is drawn from."""
+        views = [(crops.size, crops.scale_of(number)) for crops in self._kinds() for number in range(crops.count)]
+        for view, numbers in enumerate(view_numbers(self.seed, epoch, index, len(views))):
+            yield *views[view], self.augmentations.sample(numbers, self.role(view)), numbers
 
-    def _box(self, numbers: Numbers, height: int, width: int, crops: Crops) -> Box:
-        return sample_box(numbers, height, width, crops.scale, self.plan.aspect)
+    def _box(self, numbers: Numbers, height: int, width: int, scale: Scale) -> Box:
+        return sample_box(numbers, height, width, scale, self.plan.aspect)

@@ -210,7 +210,7 @@ def test_all_problems_are_reported_at_once_with_path_and_suggestion() -> None:
     assert len(problems) == 6
     text = "\n".join(problems)
     assert "method.teacher_momentun: unknown key. Did you mean 'teacher_momentum'?" in text
-    assert "views.global: scale must ascend from above 0, got [1, 0.3]" in text
+    assert "views.global.scale: must ascend from above 0, got [1, 0.3]" in text
     assert "optimizer.momentum: input should be a valid number" in text
     assert "train.duration: '3 parsecs' is not a length of training" in text
     assert "train.batch_sise: unknown key. Did you mean 'batch_size'?" in text

@@ -54,7 +54,10 @@ class Images:
 class Views:
     """Two noisy copies of an image, and three of its upper left corner."""
 
-    shapes = ((2, SIZE, SIZE, 3), (3, 3, 3, 3))
+    shapes = largest_shapes = ((2, SIZE, SIZE, 3), (3, 3, 3, 3))
+
+    def at(self, step: int, total_steps: int) -> "Views":
+        return self
 
     def reduction(self, height: int, width: int, epoch: int, index: int) -> int:
         return 1
@@ -131,6 +134,41 @@ def test_processes_share_the_global_batch() -> None:
         assert batch.bad == [bad for part in parts for bad in part.bad]
         for group, halves in zip(batch.views, zip(*(part.views for part in parts), strict=True), strict=True):
             assert torch.equal(group, torch.cat(halves, dim=1))
+
+
+class MovingViews(Views):
+    """Views of which every step has others: more of them, and smaller ones, from step to step."""
+
+    largest_shapes = ((2, SIZE, SIZE, 3), (8, 8, 8, 3))
+
+    def __init__(self, step: int = 0) -> None:
+        self.shapes = ((2, SIZE, SIZE, 3), (1 + step, 8 - step, 8 - step, 3))
+
+    def at(self, step: int, total_steps: int) -> "MovingViews":
+        assert total_steps == 8
+        return MovingViews(step)
+
+    def left_to_do(self, epoch: int, index: int) -> list[list[float]]:
+        return [[epoch, index, view] for view in range(2 + self.shapes[1][0])]
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int, out: list[np.ndarray]) -> None:
+        out[0][...] = image
+        out[1][...] = image[: out[1].shape[1], : out[1].shape[2]]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_steps_may_have_views_of_other_numbers_and_sizes(workers: int) -> None:
+    loader = pretraining_loader(
+        Images(20), MovingViews(), batch_size=6, seed=1, start_step=2, total_steps=8, workers=workers
+    )
+    fixed = batches(Images(20), start_step=2)
+    for step, (batch, other) in enumerate(zip(loader, fixed, strict=True), 2):
+        size = 8 - step
+        assert [tuple(group.shape) for group in batch.views] == [(2, 6, SIZE, SIZE, 3), (1 + step, 6, size, size, 3)]
+        assert [len(rows) for rows in batch.left_to_do] == [2, 1 + step]
+        assert torch.equal(batch.indices, other.indices)
+        corner = batch.views[0][0, :, :size, :size]
+        assert all(torch.equal(view, corner) for view in batch.views[1])
 
 
 @pytest.mark.parametrize("start", [2, 3, 7, 8])

@@ -165,6 +165,12 @@ def test_values_that_the_plan_cannot_take_are_named(axes: dict[str, list[Any]], 
         check_axes(PLAN, axes, design="factor", smallest_image=8)
 
 
+def test_a_plan_that_varies_over_the_training_is_refused() -> None:
+    moving = ViewPlan.model_validate({**PLAN.model_dump(by_alias=True), "start": {"boundary": 0.2}})
+    with pytest.raises(ConfigError, match=r"varies over the steps of a training.*leave out views.start"):
+        check_axes(moving, {"boundary": [0.2, 0.4]}, design="factor", smallest_image=8)
+
+
 def test_a_plan_without_local_views_has_nothing_to_vary_but_their_number() -> None:
     plan = load_recipe("mobilenetv2_simsiam_cifar").views
     check_axes(plan, {"local_count": [2, 4]}, design="factor", smallest_image=1)

@@ -125,6 +125,34 @@ def test_more_views_leave_the_first_ones_as_they_were(photograph: NDArray[np.uin
     assert np.array_equal(few[1], many[1][:3])
 
 
+def test_a_plan_that_varies_is_drawn_step_by_step(photograph: NDArray[np.uint8]) -> None:
+    local = {**PLAN["local"], "min_count": 1}
+    maker = make({**PLAN, "local": local, "start": {"local_size": 26, "boundary": 0.5, "until": 0.5}})
+    assert maker.largest_shapes == [(2, 32, 32, 3), (6, 26, 26, 3)]
+    shapes = [maker.at(step, 200).shapes[1][:2] for step in range(200)]
+    counts, sizes = zip(*shapes, strict=True)
+    assert set(counts) == {1, 2, 3, 4, 5, 6}
+    assert [sizes[step] for step in (0, 50, 100, 199)] == [26, 22, 18, 18]
+    assert sorted(sizes, reverse=True) == list(sizes)
+    assert [make(maker.plan.model_dump(by_alias=True)).at(step, 200).shapes[1][:2] for step in range(200)] == shapes
+    other = make(maker.plan.model_dump(by_alias=True), seed=1)
+    assert [other.at(step, 200).shapes[1][0] for step in range(200)] != list(counts)
+
+    # The views of a step are those of its plan; from the end on they are as they would be without a start.
+    assert same(maker.at(199, 200)(photograph, 3, 1), make(with_counts(2, counts[199]))(photograph, 3, 1))
+    for box in maker.at(0, 200).boxes(200, 250, 0, 0)[:2]:
+        assert box.height * box.width >= 0.45 * 200 * 250
+    still = make()
+    assert still.at(5, 200) is still
+
+
+def test_the_first_global_view_is_drawn_from_its_own_areas() -> None:
+    maker = make({**PLAN, "global": {**PLAN["global"], "scale": [0.1, 0.1], "first_scale": [0.6, 0.6]}})
+    for index in range(50):
+        first, second = (box.height * box.width / (300 * 400) for box in maker.boxes(300, 400, 0, index)[:2])
+        assert (first, second) == (pytest.approx(0.6, rel=0.02), pytest.approx(0.1, rel=0.03))
+
+
 def test_a_pickled_maker_makes_the_same_views(photograph: NDArray[np.uint8]) -> None:
     maker = make(seed=5)
     assert same(pickle.loads(pickle.dumps(maker))(photograph, 1, 2), maker(photograph, 1, 2))
