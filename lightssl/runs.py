@@ -59,6 +59,11 @@ class Run:
         return self.folder / "views.png"
 
     @property
+    def image_sizes_path(self) -> Path:
+        """Height and width of some of the training images, by their positions in the source."""
+        return self.folder / "image_sizes.json"
+
+    @property
     def onnx_path(self) -> Path:
         """The exported network. Other precisions and the manifest lie beside it."""
         return self.folder / "export" / "model.onnx"

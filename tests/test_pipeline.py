@@ -78,6 +78,7 @@ def test_from_a_folder_of_images_to_a_timed_onnx_file(photos: Path, tmp_path: Pa
     page = lightssl.report(run)
     text = page.read_text(encoding="utf-8")
     assert "mobilenetv2_dino" in text
+    assert "Distributions of area, pixel scale and overlap" in text
     assert "http://" not in text.replace("http://www.w3.org", "")
 
 

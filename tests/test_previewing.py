@@ -4,18 +4,20 @@ import json
 import subprocess
 from collections.abc import Callable
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lightssl.config.load import load_recipe, to_yaml
+from lightssl.config.load import dump, load_recipe, to_yaml
 from lightssl.data.decode import decode
 from lightssl.data.sources import open_source
 from lightssl.errors import ConfigError, DataError
 from lightssl.pipeline import preview_views
-from lightssl.pipeline.previewing import usable_images
+from lightssl.pipeline.previewing import keep_views, usable_images, view_distributions
+from lightssl.runs import Run
 
 # Fewer boxes where no figure counts.
 preview = partial(preview_views, draws=20)
@@ -142,6 +144,29 @@ def test_images_are_spread_over_the_source_and_others_stand_in_for_bad_ones(phot
     assert set(indices) >= {9, 29}
     assert [image.index for image in bad] == [0, 19]
     assert usable_images(source, 100, decode)[1] == [index for index in range(30) if index not in (0, 19)]
+
+
+def test_a_run_keeps_what_the_distributions_of_its_views_are_drawn_from(photos: Path, tmp_path: Path) -> None:
+    recipe = load_recipe("mobilenetv2_dino", scale="quick")
+    run = Run(tmp_path / "run")
+    run.folder.mkdir()
+    run.write_start(dump(recipe), {})
+    assert view_distributions(run) is None
+    keep_views(run, open_source(str(photos)), recipe)
+    sizes = json.loads(run.image_sizes_path.read_text(encoding="utf-8"))
+    assert len(sizes) == 30
+    assert list(map(int, sizes)) == list(range(30))
+    picture = view_distributions(run)
+    assert picture is not None
+    with Image.open(BytesIO(picture)) as image:
+        two_plans = image.height
+    # A recipe of one's own has no plan to be compared with.
+    run.write_start({**dump(recipe), "name": "mine"}, {})
+    with Image.open(BytesIO(view_distributions(run) or b"")) as image:
+        assert 0.4 * two_plans < image.height < 0.7 * two_plans
+    for damaged in ("", "[1]", "{}", '{"a": [1, 2]}', '{"1": 3}', '{"1": [0, 5]}'):
+        run.image_sizes_path.write_text(damaged, encoding="utf-8")
+        assert view_distributions(run) is None
 
 
 def test_few_images_are_drawn_from_again_and_again(tmp_path: Path) -> None:

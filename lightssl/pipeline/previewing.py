@@ -1,19 +1,22 @@
 """``views preview``: what a recipe shows a network, before anything is trained."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from lightssl.config.load import PUBLISHED_SCALE, compose, load_recipe, named_plan, on_plan
+from lightssl.config.load import PUBLISHED_SCALE, available, compose, load_recipe, named_plan, on_plan, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.decode import UndecodableImage, decode, image_size
 from lightssl.data.sources import Source, open_source
-from lightssl.errors import ConfigError, DataError
-from lightssl.files import atomic_path, write_bytes
+from lightssl.errors import ConfigError, DataError, LightSSLError
+from lightssl.files import atomic_path, write_bytes, write_json
 from lightssl.pipeline.building import SAMPLE
 from lightssl.progress import Narrator, Silent
+from lightssl.runs import Run
 from lightssl.types import BadImage
 from lightssl.views.maker import ViewMaker
 from lightssl.views.plan import ViewPlan
@@ -21,6 +24,7 @@ from lightssl.views.preview import contact_sheet
 from lightssl.views.statistics import Spread, ViewStatistics, view_statistics
 
 SHOWN_IMAGES = 6
+_KEPT_SIZES = 200  # images of a run whose sizes are kept for its page
 DRAWS = 2000  # images whose boxes are drawn: means of shares are then within one part in a hundred
 
 # What a plan is compared with: each method's usual views, and SSLight's.
@@ -68,8 +72,6 @@ def preview_views(
     Raises:
         LightSSLError: The recipe, the plan or the images are not usable, or a picture cannot be written.
     """
-    from lightssl.reports.view_plots import distributions  # brings matplotlib
-
     narrator = narrator or Silent()
     if min(images, draws) < 1:
         raise ConfigError(f"{min(images, draws)} images show nothing.", "Ask for one or more: --images 4")
@@ -102,18 +104,12 @@ def preview_views(
             "most of their views are enlarged, and show no more detail for it."
         )
 
-    keys = [(draw // len(sizes), measured[draw % len(sizes)]) for draw in range(draws)]
-    of_draws = [sizes[draw % len(sizes)] for draw in range(draws)]
-    drawn = {name: view_statistics(_maker(plan), of_draws, keys) for name, plan in plans.items()}
+    drawn = {name: _draw(plan, dict(zip(measured, sizes, strict=True)), draws) for name, plan in plans.items()}
     with atomic_path(sheet_path) as aside:
         contact_sheet(shown, _maker(chosen), indices=indices).save(aside, format="PNG")
     distributions_path = sheet_path.with_suffix(".distributions.png")
     write_bytes(
-        distributions_path,
-        distributions(
-            {_heading(name, plans[name].views, statistics): statistics for name, statistics in drawn.items()},
-            title=f"Views of {draws:,} draws from {len(sizes):,} images of {source.name}",
-        ),
+        distributions_path, _picture(plans, drawn, f"{draws:,} draws from {len(sizes):,} images of {source.name}")
     )
     return {
         "recipe": chosen.name,
@@ -127,6 +123,33 @@ def preview_views(
         "skipped": [image._asdict() for image in bad],
         "plans": {name: _figures(plans[name].views, statistics) for name, statistics in drawn.items()},
     }
+
+
+def keep_views(run: Run, source: Source, recipe: Recipe) -> None:
+    """Keep in a run's folder what its page shows of its views: the contact sheet, and sizes of some of its images."""
+    images, indices, _ = usable_images(source, SHOWN_IMAGES, decode)
+    if images:
+        contact_sheet(images, _maker(recipe), indices=indices).save(run.views_path)
+    sizes, measured, _ = usable_images(source, _KEPT_SIZES, image_size, spare=0)
+    write_json(run.image_sizes_path, {str(index): size for index, size in zip(measured, sizes, strict=True)})
+
+
+def view_distributions(run: Run) -> bytes | None:
+    """Draw how the views of a run are distributed, as PNG, beside the plan that its recipe's is compared with.
+
+    None where the run has no sizes of images, or neither they nor its recipe can be read.
+    """
+    try:
+        recipe = validate(run.recipe(), origin=str(run.recipe_path))
+        kept = json.loads(run.image_sizes_path.read_text(encoding="utf-8"))
+        sizes = {int(index): (int(height), int(width)) for index, (height, width) in kept.items()}
+    except (LightSSLError, OSError, ValueError, TypeError, AttributeError):
+        return None
+    if not sizes or min(map(min, sizes.values())) < 1:
+        return None
+    plans = _plans(recipe.name, recipe, None, ()) if recipe.name in available() else {recipe.name: recipe}
+    drawn = {name: _draw(plan, sizes, DRAWS) for name, plan in plans.items()}
+    return _picture(plans, drawn, f"{DRAWS:,} draws from {len(sizes):,} images")
 
 
 def usable_images(
@@ -191,6 +214,19 @@ def _introduction(recipe: Recipe, data: str, source: Source) -> str:
     if data == SAMPLE:
         where = "the embedded sample, images of 28 pixels. Use your own with --data DIR"
     return f"{recipe.card.title}, at {sizes}, on {where}"
+
+
+def _draw(recipe: Recipe, sizes: Mapping[int, tuple[int, int]], draws: int) -> ViewStatistics:
+    """Measure boxes in images of these heights and widths, by position, in one epoch after the other."""
+    keys = [(draw // len(sizes), index) for draw, index in zip(range(draws), cycle(sizes), strict=False)]
+    return view_statistics(_maker(recipe), [sizes[index] for _, index in keys], keys)
+
+
+def _picture(plans: Mapping[str, Recipe], drawn: Mapping[str, ViewStatistics], what: str) -> bytes:
+    from lightssl.reports.view_plots import distributions  # brings matplotlib
+
+    headed = {_heading(name, plans[name].views, statistics): statistics for name, statistics in drawn.items()}
+    return distributions(headed, title=f"Views of {what}")
 
 
 def _heading(name: str, plan: ViewPlan, drawn: ViewStatistics) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lightssl.deploy.results import Compared, compare_results, read_results
 from lightssl.pipeline.building import as_run
+from lightssl.pipeline.previewing import view_distributions
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 
@@ -18,7 +19,8 @@ def report(run: Run | Path | str | None = None, *, out: Path | str | None = None
     """
     from lightssl.reports.page import write_report  # brings matplotlib
 
-    return write_report(as_run(run).folder, Path(out) if out is not None else None)
+    run = as_run(run)
+    return write_report(run.folder, Path(out) if out is not None else None, distributions=view_distributions(run))
 
 
 def compare(

@@ -14,7 +14,6 @@ from lightssl.backbones.base import Backbone
 from lightssl.checkpoint import load_checkpoint, save_backbone
 from lightssl.config.load import compose, dump, load_recipe, validate
 from lightssl.config.schema import Recipe
-from lightssl.data.decode import decode
 from lightssl.data.loader import BadImages, PretrainingLoader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source, open_source, open_splits, require_labels
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError
@@ -34,7 +33,7 @@ from lightssl.pipeline.building import (
     worker_count,
 )
 from lightssl.pipeline.evaluating import features_of_splits
-from lightssl.pipeline.previewing import SHOWN_IMAGES, usable_images
+from lightssl.pipeline.previewing import keep_views
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run, new_run
 from lightssl.train import OPTIMIZERS
@@ -46,7 +45,6 @@ from lightssl.train.schedule import Schedule
 from lightssl.types import Clock
 from lightssl.units import Duration
 from lightssl.views.maker import ViewMaker
-from lightssl.views.preview import contact_sheet
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -152,7 +150,7 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
     elif fabric.is_global_zero:
         precision = fabric.strategy.precision.precision
         run.write_start(dump(recipe), describe_environment(data=data, images=len(source), precision=precision))
-        _write_contact_sheet(run, source, ViewMaker(recipe.views, recipe.augment, seed=options.seed))
+        keep_views(run, source, recipe)
         narrator.say(
             f"{plan.total_steps:,} steps of {plan.batch_size} images, {plan.steps_per_epoch:,} an epoch, in {run}"
         )
@@ -353,12 +351,6 @@ def _data_sentence(data: str, source: Source) -> str:
             "Use your own images with --data DIR"
         )
     return f"on {len(source):,} images of {source.name}"
-
-
-def _write_contact_sheet(run: Run, source: Source, make_views: ViewMaker) -> None:
-    images, indices, _ = usable_images(source, SHOWN_IMAGES, decode)
-    if images:
-        contact_sheet(images, make_views, indices=indices).save(run.views_path)
 
 
 def _monitor(recipe: Recipe, data: str, source: Source) -> Callable[[nn.Module], Mapping[str, float]]:

@@ -61,12 +61,13 @@ MEASURES: dict[str, tuple[str, Callable[[Any], str]]] = {
 }
 
 
-def write_report(run_folder: Path, out: Path | None = None) -> Path:
+def write_report(run_folder: Path, out: Path | None = None, *, distributions: bytes | None = None) -> Path:
     """Write the page about a run.
 
     Args:
         run_folder: Folder that ``lightssl pretrain`` wrote. Only its recipe is needed, all else is shown when there.
         out: The page; by default ``report.html`` in the run folder.
+        distributions: Picture of how the views are distributed, as PNG.
 
     Returns:
         Where the page is.
@@ -76,7 +77,7 @@ def write_report(run_folder: Path, out: Path | None = None) -> Path:
     """
     run = find_run(run_folder)
     out = out or run.report_path
-    write_page(out, "page.html.jinja", **_contents(run))
+    write_page(out, "page.html.jinja", **_contents(run), distributions=_embedded(distributions))
     return out
 
 
@@ -123,11 +124,16 @@ def _contents(run: Run) -> dict[str, Any]:
 def _png(path: Path) -> str:
     """Return a PNG file as a ``data:`` address; empty when there is none."""
     try:
-        content = path.read_bytes()
+        return _embedded(path.read_bytes())
     except OSError:
         return ""
-    is_png = content.startswith(b"\x89PNG\r\n\x1a\n")
-    return f"data:image/png;base64,{b64encode(content).decode('ascii')}" if is_png else ""
+
+
+def _embedded(png: bytes | None) -> str:
+    """Return the content of a PNG file as a ``data:`` address; empty when it is none."""
+    if png is None or not png.startswith(b"\x89PNG\r\n\x1a\n"):
+        return ""
+    return f"data:image/png;base64,{b64encode(png).decode('ascii')}"
 
 
 # ----------------------------------------------------------------------------------------------------------- evaluation

@@ -95,6 +95,13 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(bare_run):
     assert "has not been measured yet" in text
 
 
+def test_the_distributions_of_views_are_shown_if_they_are_a_picture(full_run):
+    picture = b"\x89PNG\r\n\x1a\nand so on"
+    for distributions, shown in ((None, False), (b"<script>", False), (picture, True)):
+        text = write_report(full_run, distributions=distributions).read_text(encoding="utf-8")
+        assert ("Distributions of area" in text) == (b64encode(picture).decode() in text) == shown
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"results": 3, "rows": [7], "queries": "x"}'])
 def test_damaged_files_count_as_missing(full_run, content):
     for path in [*full_run.glob("*/*.json"), full_run / "environment.json", full_run / "metrics.jsonl"]:
