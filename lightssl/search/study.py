@@ -1,7 +1,7 @@
 """Which candidates are looked at; what was found of them is kept as :mod:`lightssl.search.storage` says."""
 
 from collections.abc import Callable, Mapping
-from math import isfinite
+from math import ceil, isfinite
 
 import numpy as np
 from numpy.random import Generator
@@ -17,6 +17,7 @@ from lightssl.search.storage import open_storage, trials_in
 from lightssl.search.task import Scored, Stopped, Task
 from lightssl.train.loop import interruptible
 
+_COST_STEP = 0.05  # of a limit
 _ATTEMPTS = 20  # at a candidate that nobody has looked at yet: a small budget may have few
 
 # What the study holds besides scores and costs. A candidate is one text and not one parameter a gene, since each is a
@@ -39,9 +40,10 @@ def explore(
 ) -> list[Scored]:
     """Propose candidates within the budget and score them, until as many as asked for are in the storage.
 
-    Candidates evolve by NSGA-II (Deb et al. 2002): for a high score, and for a low cost of each kind that is limited.
-    Optuna chooses the parents. Two of them are crossed stage by stage, the child is mutated, and then changed until it
-    uses up 95 to 100 % of the budget. What is drawn depends on the seed and on how many were proposed before.
+    Candidates evolve by NSGA-II (Deb et al. 2002): for a high score, and for a low cost of each kind that is limited,
+    as far as costs differ by a twentieth of the budget. Optuna chooses the parents. Two of them are crossed stage by
+    stage, the child is mutated, and then changed until it uses up 95 to 100 % of the budget. What is drawn depends on
+    the seed and on how many were proposed before.
 
     Args:
         task: What is searched for.
@@ -74,7 +76,7 @@ def explore(
             if not isfinite(scores["score"]):
                 raise TrainingError(f"The score of {candidate} is {scores['score']}.", "Choose another score or seed.")
             trial.set_user_attr(_SCORES, dict(scores))
-            study.tell(trial, [scores["score"], *_limited_costs(task, candidate)])
+            study.tell(trial, [scores["score"], *_steps_of_costs(task, candidate)])
             done = _complete(study)
             bar(len(done), f"score {scores['score']:.4f}, best {max(other.values[0] for other in done):.4f}")
     return [*stock, *(_scored(_candidate(task, trial), trial.user_attrs[_SCORES]) for trial in _complete(study))]
@@ -127,10 +129,14 @@ def _candidate(task: Task, trial: FrozenTrial) -> Candidate:
     return task.table.space.parse(trial.user_attrs[_PROPOSAL]["candidate"])
 
 
-def _limited_costs(task: Task, candidate: Candidate) -> list[float]:
-    """Return what a candidate costs of each thing that is limited."""
+def _steps_of_costs(task: Task, candidate: Candidate) -> list[float]:
+    """Return what a candidate costs of each thing that is limited, in twentieths of the limit, rounded up.
+
+    Less does not count (epsilon-dominance, Laumanns et al. 2002): all candidates use up a limit, and one that scores
+    badly is not to have children for being a little cheaper.
+    """
     costs = task.table.named(candidate)
-    return [float(costs[name]) for name in task.limits]
+    return [float(ceil(round(costs[name] / (_COST_STEP * limit), 6))) for name, limit in task.limits.items()]
 
 
 def _complete(study: Study) -> list[FrozenTrial]:

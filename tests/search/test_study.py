@@ -142,5 +142,10 @@ def test_a_score_that_is_no_number_ends_the_search(task: Task) -> None:
 def test_the_study_is_one_that_optuna_reads(task: Task) -> None:
     found = explore(task, kernels, candidates=3)
     study = optuna.load_study(study_name="test", storage=task.storage)
-    assert [trial.values[0] for trial in study.trials] == [scored.score for scored in found if scored.proposed]
+    scored = [scored for scored in found if scored.proposed]
+    assert [trial.values[0] for trial in study.trials] == [each.score for each in scored]
+    for trial, each in zip(study.trials, scored, strict=True):
+        cost = TABLE.cost(each.candidate)
+        shares = (cost.flops / 300e6, cost.parameters / 2.5e6)
+        assert trial.values[1:] == [next(step for step in range(21) if share <= step / 20) for share in shares]
     assert [direction.name for direction in study.directions] == ["MAXIMIZE", "MINIMIZE", "MINIMIZE"]
