@@ -4,7 +4,8 @@
 
 1. A supernet of MobileNetV2-like networks is trained, and networks within the budget evolve.
 2. Candidates of all sizes are drawn at random, scored by that supernet and without any training, and pre-trained on
-   their own, all alike. Kendall's tau tells how well each score orders them as kNN does afterwards.
+   their own, all alike. Kendall's tau tells how well each score orders them as kNN does afterwards, and how well the
+   kNN of one seed does as that of another: no score can be expected to do better.
 3. The winner, the stock network and the best of equally many random candidates are pre-trained as well, with several
    seeds, and compared by kNN and a linear classifier.
 
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import combinations, product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -52,7 +54,6 @@ SMALLEST, LARGEST = 7e6, 50e6  # budgets of the candidates that are ranked, betw
 SUPERNET_SCORES, ZERO_COST_SCORES = ("agreement", "loss", "rank"), ("naswot", "synflow", "rank")
 TASKS = ("knn", "linear")
 RESAMPLES = 10_000
-RANKED_SEED = 1
 
 
 def main() -> None:
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=100, help="that the search looks at")
     parser.add_argument("--ranked", type=int, default=14, help="candidates that are trained on their own")
     parser.add_argument("--duration", default="64k examples", help="of each training")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3], help="of winner, stock and best at random")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2], help="of each network")
     parser.add_argument("--images", type=int, default=2048, help="held-out images that candidates are scored on")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/ranking"))
@@ -81,17 +82,23 @@ def main() -> None:
     drawn = draw_ranked(table, options.ranked)
     with ThreadPoolExecutor(options.jobs) as pool:
 
-        def train_drawn(number: int) -> dict[str, float]:
-            return train_alone(f"ranked-{number:02}", drawn[number], RANKED_SEED, (), question, options)
+        def train_drawn(cell: tuple[int, int]) -> float:
+            seed, number = cell
+            return train_alone(f"ranked-{number:02}-seed{seed}", drawn[number], seed, (), question, options)["knn"]
 
-        alone = list(pool.map(train_drawn, range(len(drawn))))
+        numbers = range(len(drawn))
+        knn = list(pool.map(train_drawn, product(options.seeds, numbers)))
         if options.stage == "ranked":
             return
+        by_seed = np.reshape(knn, (len(options.seeds), len(drawn))).T.tolist()
         kept = options.out / "scores.json"
         if not kept.exists():
             write_json(kept, score_all(folder, drawn, options))
         scored = json.loads(kept.read_text(encoding="utf-8"))
-        ranked = [{**row, "knn": found["knn"]} for row, found in zip(scored["ranked"], alone, strict=True)]
+        ranked = [
+            {**scored["ranked"][number], "knn": round(mean(by_seed[number]), 3), "by seed": by_seed[number]}
+            for number in numbers
+        ]
         trained: dict[str, dict[int, dict[str, float]]] = {name: {} for name in scored["compared"]}
         cells = [(name, seed) for seed in options.seeds for name in trained]
         write_result(scored, ranked, trained, options)
@@ -256,17 +263,25 @@ def write_result(
             "searched": scored["searched"],
             "machine": describe_machine(),
             "versions": versions(),
+            "seeds": options.seeds,
             "tau": taus(ranked),
+            "tau_between_seeds": tau_between_seeds(ranked),
             "compared": compared,
-            "ranked_seed": RANKED_SEED,
             "ranked": ranked,
         },
     )
     draw(ranked, compared, RESULTS / "ranking.png")
 
 
+def tau_between_seeds(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Return the mean over pairs of seeds of Kendall's tau of their kNN."""
+    pairs = combinations(np.array([row["by seed"] for row in rows]).T, 2)
+    found = [float(kendalltau(one, other).statistic) for one, other in pairs]
+    return round(mean(found), 3) if found else None
+
+
 def taus(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Kendall's tau of every score with kNN, and its 95 % interval over resampled candidates."""
+    """Kendall's tau of every score with kNN, mean over seeds, and its 95 % interval over resampled candidates."""
     knn = np.array([row["knn"] for row in rows])
     names = ["flops", "parameters", *(name for name in rows[0] if name.startswith(("supernet ", "zero-cost ")))]
     drawn = np.random.default_rng(0).integers(len(rows), size=(RESAMPLES, len(rows)))

@@ -172,8 +172,11 @@ def check_axes(plan: ViewPlan, axes: Axes, *, design: Design, smallest_image: in
         if value != PAIRS and not 0 <= float(value) <= 1:
             problems.append(f"balance={shown(value)} is no weight from 0 to 1.")
     idle = [axis for axis in ("local_size", "balance") if axis in axes]
-    if idle and 0 in axes.get("local_count", ()):
-        problems.append(f"local_count=0 leaves no local views, for which {' and '.join(idle)} would mean nothing.")
+    if design != "factor" and idle and 0 in axes.get("local_count", ()):
+        problems.append(
+            f"local_count=0 leaves no local views, for which {' and '.join(idle)} would mean nothing: vary them with "
+            "--design factor."
+        )
     varied = [axis for axis in axes if axis != "local_count"]
     if plan.local.count == 0 and varied and (design == "factor" or "local_count" not in axes):
         problems.append(

@@ -155,14 +155,22 @@ def test_axes_are_read_in_one_order() -> None:
         ({"local_size": [7]}, "local_size=7: the backbone needs at least 8 pixels"),
         ({"local_size": [96, 128]}, "128 pixels at 224 are 18 here"),
         ({"local_count": [-1]}, "local_count=-1 is less than 0"),
-        ({"local_count": [0, 4], "balance": [0.4, 0.6]}, "no local views, for which balance would mean nothing"),
-        ({"local_count": [0, 4], "local_size": [12, 16]}, "no local views, for which local_size would mean nothing"),
         ({"balance": [1.5]}, "balance=1.5 is no weight from 0 to 1"),
     ],
 )
 def test_values_that_the_plan_cannot_take_are_named(axes: dict[str, list[Any]], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_axes(PLAN, axes, design="factor", smallest_image=8)
+
+
+@pytest.mark.parametrize("axis", [{"balance": [0.4, 0.6]}, {"local_size": [12, 16]}])
+def test_no_local_views_is_a_point_of_its_own_but_no_combination(axis: dict[str, list[Any]]) -> None:
+    axes = {"local_count": [0, 4], **axis}
+    check_axes(PLAN, axes, design="factor", smallest_image=8)
+    assert plan_at(PLAN, Point((("local_count", 0),))).weights == (1.0, 0.0)
+    for design in ("grid", "guided"):
+        with pytest.raises(ConfigError, match=f"no local views, for which {next(iter(axis))} would mean nothing"):
+            check_axes(PLAN, axes, design=design, smallest_image=8)
 
 
 def test_a_plan_that_varies_over_the_training_is_refused() -> None:
