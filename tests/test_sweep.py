@@ -214,7 +214,7 @@ def test_a_guided_sweep_gives_up_points_and_says_so(photos: Path, tmp_path: Path
 def test_other_folders_images_and_storages_are_refused(photos: Path, tmp_path: Path) -> None:
     sweep(photos, tmp_path / "run", "boundary=0.2,0.3")
     assert resume_sweep(tmp_path / "run", join=True) is None  # there is nothing left to do
-    with pytest.raises(LightSSLError, match="already holds a search"):
+    with pytest.raises(LightSSLError, match="already holds a sweep"):
         sweep(photos, tmp_path / "run", "boundary=0.2,0.3", recipe="mobilenetv2_dino_baseline")
     storage = f"sqlite:///{tmp_path / 'run' / 'sweep' / 'points.db'}"
     with pytest.raises(ConfigError, match="holds another sweep by the name 'run'"):

@@ -1,8 +1,12 @@
 """What options of several commands have in common."""
 
+from collections.abc import Collection
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+
+from lightssl.errors import ConfigError
 
 DataOption = Annotated[
     str, typer.Option(help="A folder of images, 'DIR/*.tar', torchvision:NAME, or sample (embedded).")
@@ -21,6 +25,30 @@ def was_given(ctx: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def spelled(name: str) -> str:
-    """Return the option of an argument: ``--set`` for ``set_``."""
+def gone_on_with(ctx: typer.Context, what: str, *, beside: Collection[str] = ()) -> Path | None:
+    """Return the folder that ``--resume`` or ``--join`` names; None where something new is started.
+
+    Args:
+        ctx: Of the command.
+        what: The command starts: a run, a search.
+        beside: Names of the arguments that may go with them, besides ``data`` and ``json``.
+
+    Raises:
+        ConfigError: Others were given.
+    """
+    chosen = [name for name in ("resume", "join") if ctx.params.get(name) is not None]
+    if not chosen:
+        return None
+    allowed = {"data", "json", chosen[0], *beside}
+    given = [_spelled(name) for name in ctx.params if name not in allowed and was_given(ctx, name)]
+    if given:
+        raise ConfigError(
+            f"--{chosen[0]} goes on with the {what} as it was started and cannot be combined with {', '.join(given)}.",
+            f"Leave them out, or start a new {what}.",
+        )
+    folder: Path = ctx.params[chosen[0]]
+    return folder
+
+
+def _spelled(name: str) -> str:
     return f"--{name.rstrip('_').replace('_', '-')}"

@@ -6,9 +6,8 @@ from typing import Annotated, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.options import DataOption, RecipeOption, SetOption, was_given
+from lightssl.cli.options import DataOption, RecipeOption, SetOption, gone_on_with, was_given
 from lightssl.cli.terminal import Terminal, console
-from lightssl.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -50,15 +49,9 @@ def pretrain(
     """
     from lightssl import pipeline
 
-    if resume is not None:
-        given = [name for name in ("recipe", "scale", "set_", "out", "seed") if was_given(ctx, name)]
-        if given:
-            options = ", ".join(f"--{name.rstrip('_')}" for name in given)
-            raise ConfigError(
-                f"--resume goes on with the run as it was started and cannot be combined with {options}.",
-                "Leave them out, or start a new run.",
-            )
-        run = pipeline.resume(resume, data=data if was_given(ctx, "data") else None, narrator=Terminal())
+    running = gone_on_with(ctx, "run")
+    if running is not None:
+        run = pipeline.resume(running, data=data if was_given(ctx, "data") else None, narrator=Terminal())
     else:
         run = pipeline.pretrain(
             recipe, data=data, scale=scale, overrides=set_ or (), seed=seed, out=out, narrator=Terminal()

@@ -7,11 +7,9 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.options import DataOption, JSONOption, spelled, was_given
+from lightssl.cli.options import DataOption, JSONOption, gone_on_with, was_given
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
-
-_SHARED = ("data", "json", "pretrain", "resume", "join")  # options that go with --resume and --join
 
 
 def register(app: typer.Typer) -> None:
@@ -129,15 +127,8 @@ def search(
             "Leave it out, and train the winner with the command that the search ends in.",
         )
     narrator = Terminal()
-    running = resume or join
+    running = gone_on_with(ctx, "search", beside=["pretrain"])
     if running is not None:
-        given = [name for name in ctx.params if name not in _SHARED and was_given(ctx, name)]
-        if given or (resume and join):
-            raise ConfigError(
-                "--resume and --join go on with a search as it was started and cannot be combined with "
-                f"{', '.join(spelled(name) for name in given) or 'each other'}.",
-                "Leave them out, or start a new search.",
-            )
         result = pipeline.resume_search(
             running, data=data if was_given(ctx, "data") else None, join=join is not None, narrator=narrator
         )

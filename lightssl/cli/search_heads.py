@@ -7,11 +7,9 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.options import DataOption, JSONOption, spelled, was_given
+from lightssl.cli.options import DataOption, JSONOption, gone_on_with, was_given
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
-
-_SHARED = ("data", "json", "retrain", "resume")  # options that go with --resume
 
 
 def register(app: typer.Typer) -> None:
@@ -82,15 +80,9 @@ def search_heads(
             "Leave it out, and start the training with the command that the search ends in.",
         )
     narrator = Terminal()
-    if resume is not None:
-        given = [name for name in ctx.params if name not in _SHARED and was_given(ctx, name)]
-        if given:
-            raise ConfigError(
-                "--resume goes on with a search as it was started and cannot be combined with "
-                f"{', '.join(map(spelled, given))}.",
-                "Leave them out, or start a new search.",
-            )
-        result = pipeline.resume_head_search(resume, data=data if was_given(ctx, "data") else None, narrator=narrator)
+    running = gone_on_with(ctx, "search", beside=["retrain"])
+    if running is not None:
+        result = pipeline.resume_head_search(running, data=data if was_given(ctx, "data") else None, narrator=narrator)
     else:
         result = pipeline.search_heads(
             method, recipe=recipe, data=data, scale=scale, overrides=set_ or (), seed=seed, out=out, narrator=narrator

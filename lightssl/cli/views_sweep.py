@@ -6,11 +6,9 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.options import DataOption, JSONOption, SetOption, spelled, was_given
+from lightssl.cli.options import DataOption, JSONOption, SetOption, gone_on_with, was_given
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
-
-_SHARED = ("data", "json", "resume", "join", "point")  # options that go with --resume and --join
 
 
 def register(group: typer.Typer) -> None:
@@ -117,15 +115,7 @@ def sweep(
     from lightssl import pipeline
 
     narrator = Terminal()
-    running = resume or join
-    if running is not None:
-        given = [name for name in ctx.params if name not in _SHARED and was_given(ctx, name)]
-        if given or (resume and join):
-            raise ConfigError(
-                "--resume and --join go on with a sweep as it was started and cannot be combined with "
-                f"{', '.join(map(spelled, given)) or 'each other'}.",
-                "Leave them out, or start a new sweep.",
-            )
+    running = gone_on_with(ctx, "sweep", beside=["point"])
     if point is not None and resume is None:
         raise ConfigError("--point names a point of a sweep.", "Name the sweep's folder with --resume.")
     moved = data if was_given(ctx, "data") else None

@@ -1,6 +1,5 @@
 """``search``: from a budget to a recipe for the network that makes the most of it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -14,15 +13,16 @@ from lightssl.config.load import PUBLISHED_SCALE, compose, dump, resolve
 from lightssl.config.schema import Recipe
 from lightssl.data.sources import open_source, require_labels
 from lightssl.deploy.profile import Profile, load_profile, write_profile
-from lightssl.errors import ConfigError, LightSSLError
+from lightssl.errors import ConfigError
 from lightssl.files import write_json
+from lightssl.pipeline.asked import new_folder, read_asked
 from lightssl.pipeline.building import SAMPLE, describe_environment
 from lightssl.pipeline.laboratory import Laboratory
 from lightssl.pipeline.question import SECTION, Question, space_called, space_of
 from lightssl.pipeline.search_results import write_results
 from lightssl.pipeline.training import check_same_images, default_scale, pretrain
 from lightssl.progress import Narrator, Silent
-from lightssl.runs import Run, new_run
+from lightssl.runs import Run
 from lightssl.search import STRATEGIES
 from lightssl.search.budget import check_budget
 from lightssl.search.cost import LATENCY, CostTable
@@ -127,12 +127,7 @@ def resume_search(
     Raises:
         LightSSLError: The folder holds no search, its checkpoint is damaged, or its images have changed.
     """
-    path = Path(run) / SECTION / "search.json"
-    try:
-        asked = json.loads(path.read_text(encoding="utf-8"))["asked"]
-        question = Question(**asked["question"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise LightSSLError(f"{run} holds no search: {path} cannot be read.", "Name the folder of a search.") from error
+    question, asked = read_asked(run, SECTION, Question)
     return _search(
         question,
         Path(run),
@@ -277,21 +272,6 @@ def _measured(profile: Profile, question: Question, table: CostTable, deployed: 
         generator=np.random.default_rng(deployed.train.seed),
         narrator=narrator,
     )
-
-
-def new_folder(out: Path | str | None, name: str, search: str) -> Path:
-    """Choose the folder of a new search, which keeps what it finds in a folder ``search`` there.
-
-    Raises:
-        LightSSLError: It holds a search already.
-    """
-    folder = new_run(Path(out) if out is not None else None, f"{search}-{name}").folder
-    if (folder / search / f"{search}.json").exists():
-        raise LightSSLError(
-            f"{folder} already holds a search.",
-            f"Continue it with --resume {folder}, or choose another folder with --out.",
-        )
-    return folder
 
 
 def _plain(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """``search-heads``: from a method to a recipe whose heads suit it better."""
 
-import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,12 +13,12 @@ from lightssl.checkpoint import load_checkpoint
 from lightssl.config.load import PUBLISHED_SCALE, available, compose, dump, load_options, merge, parse_override, resolve
 from lightssl.config.schema import Recipe
 from lightssl.data.sources import open_source
-from lightssl.errors import ConfigError, LightSSLError
+from lightssl.errors import ConfigError
 from lightssl.files import read_json_lines, write_bytes, write_json, write_text
 from lightssl.methods import METHODS
 from lightssl.methods.base import Method
+from lightssl.pipeline.asked import new_folder, read_asked
 from lightssl.pipeline.building import SAMPLE, build_method, describe_environment, options_of
-from lightssl.pipeline.searching import new_folder
 from lightssl.pipeline.training import (
     check_same_images,
     checked_method,
@@ -174,14 +173,7 @@ def resume_head_search(
     Raises:
         LightSSLError: The folder holds no search, its checkpoint is damaged, or its images have changed.
     """
-    path = Path(run) / FOLDER / f"{FOLDER}.json"
-    try:
-        asked = json.loads(path.read_text(encoding="utf-8"))["asked"]
-        question = HeadQuestion(**asked["question"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise LightSSLError(
-            f"{run} holds no search for heads: {path} cannot be read.", "Name the folder of such a search."
-        ) from error
+    question, asked = read_asked(run, FOLDER, HeadQuestion)
     return _search(question, Path(run), data=data or asked["data"], out=run, narrator=narrator or Silent())
 
 

@@ -1,6 +1,5 @@
 """``views sweep``: which views a network learns from best, measured on one's own images."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -11,10 +10,10 @@ from uuid import uuid4
 
 from lightssl.config.load import compose, dump
 from lightssl.data.sources import Source, open_source, require_labels
-from lightssl.errors import ConfigError, LightSSLError
+from lightssl.errors import ConfigError
 from lightssl.files import write_json
+from lightssl.pipeline.asked import new_folder, read_asked
 from lightssl.pipeline.building import SAMPLE, describe_environment
-from lightssl.pipeline.searching import new_folder
 from lightssl.pipeline.split_images import SplitImages
 from lightssl.pipeline.sweep_question import SweepQuestion, run_name
 from lightssl.pipeline.training import check_same_images, checked_method, default_scale, plan_of
@@ -144,12 +143,7 @@ def repeat_point(
 
 
 def _found(run: Path | str, data: str | None, narrator: Narrator | None) -> "_Sweep":
-    path = Path(run) / SECTION / "sweep.json"
-    try:
-        asked = json.loads(path.read_text(encoding="utf-8"))["asked"]
-        question = SweepQuestion(**asked["question"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise LightSSLError(f"{run} holds no sweep: {path} cannot be read.", "Name the folder of a sweep.") from error
+    question, asked = read_asked(run, SECTION, SweepQuestion)
     return _Sweep(question, data or asked["data"], asked["storage"], narrator or Silent())
 
 

@@ -1,0 +1,46 @@
+"""The folder of a search or a sweep: made when it is begun, and read when it is gone on with."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lightssl.errors import LightSSLError
+from lightssl.runs import new_run
+
+Question = TypeVar("Question")
+
+
+def new_folder(out: Path | str | None, name: str, section: str) -> Path:
+    """Choose the folder of a new search or sweep, which keeps what it finds in a folder ``section`` there.
+
+    Raises:
+        LightSSLError: It holds one already.
+    """
+    folder = new_run(Path(out) if out is not None else None, f"{section}-{name}").folder
+    if _file(folder, section).exists():
+        raise LightSSLError(
+            f"{folder} already holds a {section}.",
+            f"Continue it with --resume {folder}, or choose another folder with --out.",
+        )
+    return folder
+
+
+def read_asked(run: Path | str, section: str, question: Callable[..., Question]) -> tuple[Question, dict[str, Any]]:
+    """Read what a search or a sweep was asked: the question, and all of it.
+
+    Raises:
+        LightSSLError: There is none, or it cannot be read.
+    """
+    path = _file(Path(run), section)
+    try:
+        asked = json.loads(path.read_text(encoding="utf-8"))["asked"]
+        return question(**asked["question"]), asked
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise LightSSLError(
+            f"{run} holds no {section}: {path} cannot be read.", f"Name the folder of a {section}."
+        ) from error
+
+
+def _file(run: Path, section: str) -> Path:
+    return run / section / f"{section}.json"
