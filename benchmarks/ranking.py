@@ -7,7 +7,8 @@
    their own, all alike. Kendall's tau tells how well each score orders them as kNN does afterwards, and how well the
    kNN of one seed does as that of another: no score can be expected to do better.
 3. The winner, the stock network and the best of equally many random candidates are pre-trained as well, with several
-   seeds, and compared by kNN and a linear classifier.
+   seeds, and compared by kNN and a linear classifier. The best by effective rank stand beside those by agreement, which
+   the search evolves for.
 
 All trainings are SimCLR at the quick scale, of one thread each; what was stopped goes on where it was, and the stages
 ``search`` and ``ranked`` may run side by side. Budgets and FLOPs are counted at 32 pixels, at which all is trained.
@@ -52,7 +53,9 @@ RECIPE = "mobilenetv2_simclr_cifar"
 BUDGET = 25e6  # just above what MobileNetV2 costs
 SMALLEST, LARGEST = 7e6, 50e6  # budgets of the candidates that are ranked, between those of the space's ends
 SUPERNET_SCORES, ZERO_COST_SCORES = ("agreement", "loss", "rank"), ("naswot", "synflow", "rank")
+COMPARED_BY = ("agreement", "rank")
 TASKS = ("knn", "linear")
+COLOURS = ("#2563eb", "#ea580c", "#fdba74", "#16a34a", "#86efac")  # of the networks that are compared
 RESAMPLES = 10_000
 
 
@@ -65,7 +68,8 @@ def main() -> None:
     parser.add_argument("--candidates", type=int, default=100, help="that the search looks at")
     parser.add_argument("--ranked", type=int, default=14, help="candidates that are trained on their own")
     parser.add_argument("--duration", default="64k examples", help="of each training")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2], help="of each network")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2], help="of the networks that are compared")
+    parser.add_argument("--ranked-seeds", nargs="+", type=int, default=[1, 2], help="of those that are ranked")
     parser.add_argument("--images", type=int, default=2048, help="held-out images that candidates are scored on")
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/ranking"))
@@ -87,30 +91,31 @@ def main() -> None:
             return train_alone(f"ranked-{number:02}-seed{seed}", drawn[number], seed, (), question, options)["knn"]
 
         numbers = range(len(drawn))
-        knn = list(pool.map(train_drawn, product(options.seeds, numbers)))
+        knn = list(pool.map(train_drawn, product(options.ranked_seeds, numbers)))
         if options.stage == "ranked":
             return
-        by_seed = np.reshape(knn, (len(options.seeds), len(drawn))).T.tolist()
+        by_seed = np.reshape(knn, (len(options.ranked_seeds), len(drawn))).T.tolist()
         kept = options.out / "scores.json"
         if not kept.exists():
-            write_json(kept, score_all(folder, drawn, options))
+            write_json(kept, score_drawn(folder, drawn, options))
         scored = json.loads(kept.read_text(encoding="utf-8"))
         ranked = [
             {**scored["ranked"][number], "knn": round(mean(by_seed[number]), 3), "by seed": by_seed[number]}
             for number in numbers
         ]
-        trained: dict[str, dict[int, dict[str, float]]] = {name: {} for name in scored["compared"]}
+        compared = to_compare(folder, scored)
+        trained: dict[str, dict[int, dict[str, float]]] = {name: {} for name in compared}
         cells = [(name, seed) for seed in options.seeds for name in trained]
-        write_result(scored, ranked, trained, options)
+        write_result(compared, ranked, trained, options)
 
         def train_cell(cell: tuple[str, int]) -> dict[str, float]:
             name, seed = cell
-            candidate = table.space.parse(scored["compared"][name]["candidate"])
+            candidate = table.space.parse(compared[name]["candidate"])
             return train_alone(f"{name}-seed{seed}", candidate, seed, TASKS, question, options)
 
         for (name, seed), found in zip(cells, pool.map(train_cell, cells), strict=True):
             trained[name][seed] = found
-            write_result(scored, ranked, trained, options)
+            write_result(compared, ranked, trained, options)
 
 
 def asked(folder: Path) -> dict[str, Any]:
@@ -180,36 +185,47 @@ class Scores:
             ZeroCostScorer(lab, images=64, score="naswot"),
         )
 
-    def row(self, candidate: Candidate) -> dict[str, Any]:
-        """Score one candidate in every way."""
+    def row(self, candidate: Candidate, *, untrained: bool = True) -> dict[str, Any]:
+        """Score one candidate in every way, or by the supernet alone."""
         found = self.supernet(candidate)
-        untrained = self.zero_cost(candidate)
-        return {
+        row = {
             "candidate": str(candidate),
             **self.table.cost(candidate)._asdict(),
             **{f"supernet {name}": found[name] for name in SUPERNET_SCORES},
-            **{f"zero-cost {name}": untrained[name] for name in ZERO_COST_SCORES},
         }
+        if untrained:
+            scores = self.zero_cost(candidate)
+            row |= {f"zero-cost {name}": scores[name] for name in ZERO_COST_SCORES}
+        return row
 
 
-def score_all(folder: Path, drawn: Sequence[Candidate], options: argparse.Namespace) -> dict[str, Any]:
-    """Score the candidates that are ranked, and those that the winner is compared with."""
+def score_drawn(folder: Path, drawn: Sequence[Candidate], options: argparse.Namespace) -> dict[str, Any]:
+    """Score the candidates that are ranked, the stock network, and as many at random as the search looked at."""
     scores = Scores.of(folder, options)
     table = scores.table
-    rows = read_json_lines(folder / "search" / "candidates.jsonl")
-    winner = max(rows, key=lambda row: row["score"])["candidate"]
     generator = np.random.default_rng(1)
-    at_random = [table.space.decode(genes) for genes in sample_within(table, {"flops": BUDGET}, generator, len(rows))]
-    compared = {
-        "winner": table.space.parse(winner),
-        **scores.question.stock,
-        "best-at-random": max(at_random, key=lambda candidate: scores.supernet(candidate)["agreement"]),
-    }
+    at_random = sample_within(table, {"flops": BUDGET}, generator, len(searched(folder)))
     return {
-        "searched": len(rows),
         "ranked": [scores.row(candidate) for candidate in drawn],
-        "compared": {name: scores.row(candidate) for name, candidate in compared.items()},
+        "stock": {name: scores.row(candidate) for name, candidate in scores.question.stock.items()},
+        "at_random": [scores.row(table.space.decode(genes), untrained=False) for genes in at_random],
     }
+
+
+def searched(folder: Path) -> list[dict[str, Any]]:
+    """Return what the search found of its candidates, with the names that scores have here."""
+    rows = read_json_lines(folder / "search" / "candidates.jsonl")
+    return [{**row, **{f"supernet {name}": row[name] for name in SUPERNET_SCORES}} for row in rows]
+
+
+def to_compare(folder: Path, scored: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the stock network, and by each score the best of the search and the best of those drawn at random."""
+    chosen = dict(scored["stock"])
+    for score in COMPARED_BY:
+        for how, rows in (("searched", searched(folder)), ("at-random", scored["at_random"])):
+            best = max(rows, key=lambda row: row[f"supernet {score}"])
+            chosen[f"{how}-by-{score}"] = {key: best[key] for key in rows[0] if key in scored["at_random"][0]}
+    return chosen
 
 
 def train_alone(
@@ -241,14 +257,14 @@ def train_alone(
 
 
 def write_result(
-    scored: Mapping[str, Any],
+    chosen: Mapping[str, Mapping[str, Any]],
     ranked: Sequence[Mapping[str, Any]],
     trained: Mapping[str, Mapping[int, Mapping[str, float]]],
     options: argparse.Namespace,
 ) -> None:
     """Write what is known so far."""
     compared = {}
-    for name, row in scored["compared"].items():
+    for name, row in chosen.items():
         figures: dict[str, Any] = {"seeds": list(trained[name])}
         for task in TASKS if trained[name] else ():
             values = [found[task] for found in trained[name].values()]
@@ -257,13 +273,14 @@ def write_result(
     write_json(
         RESULTS / "ranking.json",
         {
-            "what": f"SimCLR at the quick scale: supernet {options.supernet}, each network alone {options.duration}",
+            "what": f"SimCLR at the quick scale: supernet {options.supernet}, each network alone {options.duration}; "
+            f"{options.candidates} candidates searched, as many drawn at random",
             "data": options.label or options.data,
             "measured": datetime.now(UTC).date().isoformat(),
-            "searched": scored["searched"],
             "machine": describe_machine(),
             "versions": versions(),
             "seeds": options.seeds,
+            "ranked_seeds": options.ranked_seeds,
             "tau": taus(ranked),
             "tau_between_seeds": tau_between_seeds(ranked),
             "compared": compared,
@@ -304,13 +321,17 @@ def draw(rows: Sequence[Mapping[str, Any]], compared: Mapping[str, Any], path: P
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, 2, figsize=(8.6, 3.8), sharey=True, layout="constrained")
-    axes_of = {"flops": "million FLOPs at 32 pixels", "supernet agreement": "agreement with the largest network"}
+    figure, panels = plt.subplots(1, 3, figsize=(12, 3.8), sharey=True, layout="constrained")
+    axes_of = {
+        "flops": "million FLOPs at 32 pixels",
+        "supernet agreement": "agreement with the largest network",
+        "supernet rank": "effective rank",
+    }
     tau = taus(rows)
     for axes, (name, label) in zip(panels, axes_of.items(), strict=True):
         scale = 1e6 if name == "flops" else 1
         axes.scatter([row[name] / scale for row in rows], [row["knn"] for row in rows], color="#94a3b8", label="random")
-        for (other, row), colour in zip(compared.items(), ("#ea580c", "#2563eb", "#16a34a"), strict=True):
+        for (other, row), colour in zip(compared.items(), COLOURS, strict=False):
             if "knn" in row:
                 axes.scatter([row[name] / scale], [row["knn"]["mean"]], color=colour, label=other, marker="D")
         axes.set_xlabel(label)
