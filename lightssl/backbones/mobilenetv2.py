@@ -132,13 +132,17 @@ def _start_near_linear(features: nn.Module) -> None:
     views of one image are as far from each other as two images, and a method that compares views finds no signal for
     thousands of steps. Three changes keep the start close to a linear, smoothing network: residual branches begin at
     zero (Goyal et al. 2017, arXiv 1706.02677); batch norm before a ReLU6 begins with bias 1, inside its linear range;
-    depthwise filters begin with a positive mean, so that they average and not only differentiate.
+    depthwise filters begin with a positive mean, so that they average and not only differentiate. Filters larger than
+    3 x 3 begin as if they were not: averaging over 7 x 7 pixels leaves little of a small map to learn from.
     """
     for module in features.modules():
         if isinstance(module, Conv2dNormActivation) and len(module) == 3:
             convolution, norm, _ = module
             nn.init.ones_(norm.bias)
             if convolution.groups > 1:
-                convolution.weight.add_(convolution.weight.std())
+                weight = convolution.weight
+                around = (weight.shape[-1] - 3) // 2
+                centre = nn.functional.pad(torch.ones_like(weight[..., :3, :3]), (around,) * 4)
+                weight.add_(weight.std()).mul_(centre)
         elif isinstance(module, InvertedResidual) and module.use_res_connect:
             nn.init.zeros_(module.conv[-1].weight)

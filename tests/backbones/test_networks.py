@@ -179,3 +179,21 @@ def test_a_near_linear_start_keeps_views_of_one_image_alike(make: Callable[..., 
         return torch.nn.functional.cosine_similarity(a, b).mean().item()
 
     assert similarity("near_linear") > similarity("torchvision") + 0.1
+
+
+@pytest.mark.parametrize("kernel", [5, 7])
+def test_a_near_linear_start_of_large_kernels_is_one_of_small_kernels(kernel: int) -> None:
+    small = "16x1-k3e1 24x2-k3e6 32x3-k3e6 64x4-k3e6 96x3-k3e6 160x3-k3e6 320x1-k3e6"
+    near, far = (
+        MobileNetV2(topology=topology, init="near_linear").eval()
+        for topology in (small, small.replace("k3", f"k{kernel}"))
+    )
+    around = (kernel - 3) // 2
+    weights = {
+        name: tensor[..., around:-around, around:-around] if tensor.shape[-2:] == (kernel, kernel) else tensor
+        for name, tensor in far.state_dict().items()
+    }
+    near.load_state_dict(weights)
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(far(images), near(images), rtol=1e-4, atol=1e-5)
