@@ -185,7 +185,7 @@ def test_too_few_images_for_two_halves_are_refused(photos: Path, tmp_path: Path)
 
 
 def test_a_folder_without_a_search_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LightSSLError, match="holds no search for heads"):
+    with pytest.raises(LightSSLError, match="holds no search-heads"):
         resume_head_search(tmp_path)
 
 
