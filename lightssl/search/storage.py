@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightssl.errors import ConfigError, LightSSLError
@@ -86,9 +87,10 @@ def open_storage(
 
     Raises:
         LightSSLError: The storage cannot be used.
-        ConfigError: It belongs to something else.
+        ConfigError: It belongs to something else, or its URL holds a password.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    _refuse_password(url)
     engine = {"connect_args": {"timeout": _SQLITE_TIMEOUT_S}} if url.startswith("sqlite:") else {}
     try:
         with quiet():
@@ -114,6 +116,16 @@ def open_storage(
             "Go on with that one by its folder, or name another folder with --out.",
         )
     return study
+
+
+def _refuse_password(url: str) -> None:
+    with suppress(SQLAlchemyError):  # opening it says what is wrong with it
+        if make_url(url).password is not None:
+            raise ConfigError(
+                "The URL of the storage holds a password, which would be kept in the folder of the run.",
+                "Leave it out, and give it as the database's client reads it: PGPASSWORD or ~/.pgpass for PostgreSQL, "
+                "?read_default_file=~/.my.cnf at the end of the URL for MySQL.",
+            )
 
 
 @contextmanager

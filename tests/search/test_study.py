@@ -134,6 +134,12 @@ def test_a_storage_that_cannot_be_used_is_named(task: Task, url: str) -> None:
         explore(replace(task, storage=url), kernels, candidates=1)
 
 
+def test_a_password_is_refused_before_anything_could_keep_it(task: Task) -> None:
+    with pytest.raises(ConfigError, match="holds a password") as refused:
+        explore(replace(task, storage="postgresql://me:secret@host/searches"), kernels, candidates=1)
+    assert "secret" not in str(refused.value)
+
+
 def test_a_score_that_is_no_number_ends_the_search(task: Task) -> None:
     with pytest.raises(TrainingError, match=r"The score of mobilenetv2@224 .* is nan"):
         explore(replace(task, stock={}), lambda _: {"score": float("nan")}, candidates=1)
