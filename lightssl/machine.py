@@ -31,7 +31,6 @@ PACKAGES = (
     "safetensors",
     "tensorboard",
     "timm",
-    "scikit-learn",
     "matplotlib",
     "typer",
     "rich",
