@@ -384,6 +384,34 @@ def test_an_unfinished_run_has_no_backbone(photos: Path, tmp_path: Path, tiny: l
         lightssl.export(run)
 
 
+def test_every_stage_is_measured_if_asked(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    knn = lightssl.evaluate(run, tasks=["knn"], overrides=["knn.k=[5, 1]"], stages=True)["knn"]["results"]
+    alone = lightssl.evaluate(run, tasks=["knn"], overrides=["knn.k=[5, 1]"])["knn"]["results"]
+    stages = len(lightssl.load_backbone(run).stages)
+    assert stages > 1
+    assert [row.get("stage") for row in knn[:stages]] == [None, *(f"stage {i} of {stages}" for i in range(1, stages))]
+    assert [row for row in knn if "stage" not in row] == alone
+    assert all(row["k"] == 5 and "k 1, temperature 0.07" in row["others"] for row in knn)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("linear.weight_decays=[1.0]", "there is no task 'linear' here"),
+        ("knn.neighbours=3", "neighbours: unknown key"),
+        ("knn.k=0", "knn.k: input should be greater than 0 (got 0)"),
+    ],
+)
+def test_wrong_options_of_a_task_are_named(
+    override: str, message: str, photos: Path, tmp_path: Path, tiny: list[str]
+) -> None:
+    run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    with pytest.raises(ConfigError) as refused:
+        lightssl.evaluate(run, tasks=["knn"], overrides=[override])
+    assert message in str(refused.value)
+
+
 def test_unknown_tasks_and_recipes_are_named(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
     with pytest.raises(ConfigError, match="Unknown evaluation task 'nn'"):

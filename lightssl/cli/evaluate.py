@@ -1,7 +1,7 @@
 """``lightssl evaluate``."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -12,14 +12,24 @@ from lightssl.cli.terminal import Terminal, console, print_json, print_table
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(
-        epilog=examples("lightssl evaluate", "lightssl evaluate --task knn --json", "lightssl evaluate --task linear")
+        epilog=examples(
+            "lightssl evaluate",
+            "lightssl evaluate --task knn --set 'knn.k=[20,200]' --json",
+            "lightssl evaluate --task linear --task mlp --stages",
+            "lightssl evaluate --task logistic --set logistic.epochs=1000",
+        )
     )(evaluate)
 
 
 def evaluate(
     run: Annotated[Optional[Path], typer.Argument(help="Folder of a run.", show_default="the latest")] = None,
     task: Annotated[
-        Optional[list[str]], typer.Option(help="knn or linear; repeat for more.", show_default="both")
+        Optional[list[str]],
+        typer.Option(
+            help="knn; linear, a probe solved to its end; mlp, one with a hidden layer; logistic, one by a long "
+            "schedule of SGD, to see it converge. Repeat for more.",
+            show_default="knn and linear",
+        ),
     ] = None,
     data: Annotated[
         Optional[str],
@@ -29,21 +39,43 @@ def evaluate(
         Optional[str],
         typer.Option(help="Labelled test images, if they lie elsewhere.", show_default=False),
     ] = None,
+    set_: Annotated[
+        Optional[list[str]],
+        typer.Option("--set", metavar="TASK.KEY=VALUE", help="Change one option of a task; repeat for more."),
+    ] = None,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Measure every stage of the network, to see which represents best.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Measure frozen features, beside the same network at random initialisation."""
     from lightssl import pipeline
+    from lightssl.evaluation import DEFAULT_EVALUATIONS
 
     written = pipeline.evaluate(
-        run, tasks=task or ("knn", "linear"), data=data, test_data=test_data, narrator=Terminal()
+        run,
+        tasks=task or DEFAULT_EVALUATIONS,
+        data=data,
+        test_data=test_data,
+        overrides=set_ or (),
+        stages=stages,
+        narrator=Terminal(),
     )
     if json:
         print_json(written)
         return
     first = next(iter(written.values()))
     rows = [
-        [first["results"][i]["network"], *(f"{result['results'][i]['top1']:.1f} %" for result in written.values())]
-        for i in range(len(first["results"]))
+        [_name(of_tasks[0]), *(f"{row['top1']:.1f} %" for row in of_tasks)]
+        for of_tasks in zip(*(result["results"] for result in written.values()), strict=True)
     ]
     print_table("Top-1 accuracy on the test images", ["network", *written], rows)
     console.print(first["data"]["split"])
+    for name, result in written.items():
+        for row in result["results"]:
+            for setting, top1 in row.get("others", {}).items():
+                console.print(f"{name}, {_name(row)}, {setting}: {top1:.1f} %", markup=False, highlight=False)
+
+
+def _name(row: dict[str, Any]) -> str:
+    return f"{row['network']}, {row['stage']}" if "stage" in row else str(row["network"])

@@ -326,7 +326,7 @@ def validate(recipe: Mapping[str, Any], *, origin: str) -> Recipe:
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
     for problem in error.errors():
-        path = ".".join(str(part) for part in problem["loc"])
+        path = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
         if problem["type"] == "extra_forbidden":
             hint = did_you_mean(str(problem["loc"][-1]), _keys_at(model, problem["loc"][:-1]))
             yield f"{path}: unknown key. {hint}" if hint else f"{path}: unknown key."
@@ -335,6 +335,11 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         else:
             message = problem["msg"].removeprefix("Value error, ")
             yield f"{path}: {message[0].lower()}{message[1:]} (got {problem['input']!r})"
+
+
+def _is_branch(part: int | str) -> bool:
+    """Tell whether a part of a place is what pydantic calls one of several types that a value may have."""
+    return isinstance(part, str) and (not part.isidentifier() or part in ("int", "float", "bool", "str"))
 
 
 def _keys_at(model: type[BaseModel], path: Iterable[Any]) -> list[str]:

@@ -1,8 +1,9 @@
 """What frozen features are worth. One file a task.
 
-Every task is a function ``(features: Features, *, seed: int, **options) -> dict[str, float | int | str]``. It learns
+Every task is a function ``(features: Features, *, seed: int, **options) -> dict[str, Any]``. It learns
 from the training part of the features alone, draws all its randomness from ``seed``, and returns ``"top1"``, the
-percentage of test images it names right, next to whatever else is worth writing down.
+percentage of test images it names right, next to whatever else is worth writing down: ``others``, top-1 of other
+settings by their names, and ``curve``, rows of ``epoch`` and ``top1``, are shown as such.
 """
 
 from lightssl.registry import Registry
@@ -12,5 +13,8 @@ EVALUATIONS = Registry(
     {
         "knn": "lightssl.evaluation.knn:knn_accuracy",
         "linear": "lightssl.evaluation.linear:linear_accuracy",
+        "mlp": "lightssl.evaluation.mlp:mlp_accuracy",
+        "logistic": "lightssl.evaluation.logistic:logistic_accuracy",
     },
 )
+DEFAULT_EVALUATIONS = ("knn", "linear")

@@ -1,13 +1,14 @@
 """The features of a frozen network, computed once and shared by every evaluation."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from lightssl.backbones.base import Backbone
 from lightssl.backbones.batchnorm import in_eval_mode
 from lightssl.errors import DataError
 from lightssl.images import normalise
@@ -52,6 +53,11 @@ class Features:
         """Test features of length 1, ``[M, D]``."""
         return normalize(self.test, dim=1)
 
+    def columns(self, widths: Sequence[int]) -> list["Features"]:
+        """Split features side by side into those of each width, in the order of the columns."""
+        parts = zip(self.train.split(list(widths), dim=1), self.test.split(list(widths), dim=1), strict=True)
+        return [replace(self, train=train.contiguous(), test=test.contiguous()) for train, test in parts]
+
     def require_known_classes(self) -> None:
         """Raise DataError when the test set holds a class that no training image shows."""
         seen = set(self.train_labels.tolist())
@@ -79,6 +85,28 @@ def _check_part(part: str, features: Tensor, labels: Tensor, indices: Tensor, cl
             f"Features of the {part} set are not finite.",
             "The network has diverged, or its batch-norm statistics are damaged. Evaluate an earlier checkpoint.",
         )
+
+
+class StageFeatures(nn.Module):
+    """A backbone whose features are those of all its stages, side by side.
+
+    Of every stage but the last they are the mean of its map over all positions, of the last the backbone's own.
+
+    Args:
+        backbone: With S stages.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        *earlier, _ = backbone.stages
+        self.widths = [*(stage.width for stage in earlier), backbone.feature_width]
+        self.names = [f"stage {number} of {len(self.widths)}" for number in range(1, 1 + len(self.widths))]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images [B, 3, H, W] to features [B, sum of ``widths``]."""
+        *earlier, _ = self.backbone.feature_maps(images)
+        return torch.cat([*(one.mean(dim=(2, 3)) for one in earlier), self.backbone(images)], dim=1)
 
 
 def extract_features(

@@ -1,15 +1,24 @@
 """Weighted k-nearest-neighbour classification on frozen features."""
 
+from itertools import product
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from lightssl.errors import DataError
 from lightssl.evaluation.features import Features
+from lightssl.types import Positive, PositiveInt
 
 
 def knn_accuracy(
-    features: Features, *, seed: int = 0, k: int = 20, temperature: float = 0.07, chunk: int = 256
-) -> dict[str, float | int | str]:
+    features: Features,
+    *,
+    seed: int = 0,
+    k: PositiveInt | list[PositiveInt] = 20,
+    temperature: Positive | list[Positive] = 0.07,
+    chunk: PositiveInt = 256,
+) -> dict[str, Any]:
     """Name each test image by a vote of its nearest training images.
 
     Similarity is the cosine; a neighbour of similarity ``s`` votes for its class with weight ``exp(s / temperature)``
@@ -18,28 +27,38 @@ def knn_accuracy(
     Args:
         features: Of both sets.
         seed: Taken because every evaluation does; nothing is drawn.
-        k: Neighbours that vote.
-        temperature: How much nearer neighbours count for more.
+        k: Neighbours that vote, or several such numbers.
+        temperature: How much nearer neighbours count for more, or several such values.
         chunk: Test images compared at a time; bounds the memory to ``chunk * N`` similarities.
 
     Returns:
-        ``top1`` in percent, ``k``, ``temperature`` and ``test_images``.
+        ``top1`` in percent, ``k``, ``temperature`` and ``test_images``. Of several settings it is the first, so that no
+        test image chooses among them; ``others`` holds what the rest have, by their names.
 
     Raises:
         DataError: Fewer than ``k`` training images, or a test class that no training image shows.
     """
     features.require_known_classes()
-    _check_k(k, features)
-    correct = 0
+    ks = k if isinstance(k, list) else [k]
+    temperatures = temperature if isinstance(temperature, list) else [temperature]
+    most = max(ks)
+    _check_k(most, features)
+    correct = dict.fromkeys(product(ks, temperatures), 0)
     for rows in torch.split(torch.arange(len(features.test)), chunk):
-        neighbours, similarity = nearest(features, rows, k)
-        # Divided by the largest vote of the row, which leaves the order as it is and cannot overflow.
-        weights = ((similarity - similarity[:, :1]) / temperature).exp()
-        votes = weights.new_zeros(len(rows), len(features.classes))
-        votes.scatter_add_(1, features.train_labels[neighbours], weights)
-        correct += int((votes.argmax(dim=1) == features.test_labels[rows]).sum())
+        neighbours, similarity = nearest(features, rows, most)
+        labels = features.train_labels[neighbours]
+        for one, warmth in correct:
+            # Divided by the largest vote of the row, which leaves the order as it is and cannot overflow.
+            weights = ((similarity[:, :one] - similarity[:, :1]) / warmth).exp()
+            votes = weights.new_zeros(len(rows), len(features.classes))
+            votes.scatter_add_(1, labels[:, :one], weights)
+            correct[one, warmth] += int((votes.argmax(dim=1) == features.test_labels[rows]).sum())
     total = len(features.test)
-    return {"top1": 100 * correct / total, "k": k, "temperature": temperature, "test_images": total}
+    first, *others = ((setting, 100 * count / total) for setting, count in correct.items())
+    found: dict[str, Any] = {"top1": first[1], "k": first[0][0], "temperature": first[0][1], "test_images": total}
+    if others:
+        found["others"] = {f"k {one}, temperature {warmth:g}": top1 for (one, warmth), top1 in others}
+    return found
 
 
 def nearest(features: Features, rows: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from lightssl.evaluation.minibatches import Standardised
+
 TOLERANCE = 1e-3  # length of a last step, as the bound measures it; half of it moved top-1 by .2 points at most
 MAX_STEPS = 1000
 _ROWS = 8192  # features in work at a time
@@ -47,18 +49,16 @@ def fit_classifiers(
     Returns:
         A classifier for each weight decay.
     """
-    std, mean = torch.std_mean(features, dim=0, correction=0)
-    scale = torch.where(std > 0, 1 / std, 0.0)
-    variances, axes = _principal_axes((features - mean) * scale)
-    to_axes = scale[:, None] * axes
-    # A last coordinate of 1 stands for the bias.
-    x = torch.cat([(features - mean) @ to_axes, features.new_ones(len(features), 1)], dim=1)
+    standardised = Standardised.of(features)
+    x = standardised(features)
+    variances, axes = _principal_axes(x)
+    x = torch.cat([x @ axes, x.new_ones(len(x), 1)], dim=1)  # a last coordinate of 1 stands for the bias
     curvature = torch.cat([variances, variances.new_ones(1)])[:, None, None] / 2
     decay = features.new_tensor(weight_decays)[None, :, None].repeat(len(curvature), 1, 1)
     decay[-1] = 0
     w = _minimise(x, labels, classes, decay, step=1 / (curvature + decay))
-    weight = torch.einsum("da,asc->scd", to_axes, w[:-1])
-    bias = w[-1] - weight @ mean
+    weight = torch.einsum("d,da,asc->scd", standardised.scale, axes, w[:-1])
+    bias = w[-1] - weight @ standardised.mean
     return [LinearClassifier(*pair) for pair in zip(weight, bias, strict=True)]
 
 

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from lightssl.backbones.base import Backbone
 from lightssl.backbones.batchnorm import has_batch_norm
-from lightssl.config.load import validate
+from lightssl.config.load import PUBLISHED_SCALE, load_options, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.decode import decode
 from lightssl.data.loader import evaluation_loader
 from lightssl.data.sources import Source, open_splits
-from lightssl.evaluation import EVALUATIONS
-from lightssl.evaluation.features import Features, extract_features
+from lightssl.errors import ConfigError
+from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS
+from lightssl.evaluation.features import Features, StageFeatures, extract_features
 from lightssl.evaluation.neighbours import neighbour_gallery
 from lightssl.files import write_json
 from lightssl.pipeline.building import (
@@ -26,6 +27,7 @@ from lightssl.pipeline.building import (
     build_backbone,
     estimate_batch_norm_on,
     load_backbone,
+    options_of,
     worker_count,
 )
 from lightssl.progress import Narrator, Silent
@@ -38,9 +40,11 @@ EVALUATION_BATCH = 256
 def evaluate(
     run: Run | Path | str | None = None,
     *,
-    tasks: Sequence[str] = ("knn", "linear"),
+    tasks: Sequence[str] = DEFAULT_EVALUATIONS,
     data: str | None = None,
     test_data: str | None = None,
+    overrides: Sequence[str] = (),
+    stages: bool = False,
     narrator: Narrator | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Measure what the frozen features are worth, beside those of the same network at random initialisation.
@@ -53,16 +57,22 @@ def evaluate(
         tasks: Names in :data:`lightssl.evaluation.EVALUATIONS`.
         data: Labelled images; by default those that the run was trained on.
         test_data: Labelled test images, if they lie elsewhere.
+        overrides: Texts like ``knn.k=[10,20]``: options of the tasks, the keyword arguments of their functions.
+        stages: Measure the features of every stage of the networks as well, to see which represents best.
         narrator: Told how it goes.
 
     Returns:
         For each task what was also written to the run folder: ``{"task", "results", "data"}``; each result holds
-        ``network`` and ``top1`` in percent.
+        ``network``, ``top1`` in percent and, of an earlier stage, ``stage``.
+
+    Raises:
+        ConfigError: There is no such task, or it has no such option.
+        DataError: The images have no labels, or too few of a class.
     """
     narrator = narrator or Silent()
     run = as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
-    functions = {task: EVALUATIONS[task] for task in tasks}
+    functions = {task: _with_options(task, tasks, overrides, recipe) for task in tasks}
     data = data or run.environment().get("data", SAMPLE)
     train, test, split = open_splits(data, test_data, seed=recipe.train.seed)
     pretrained = load_backbone(run)
@@ -86,9 +96,17 @@ def evaluate(
             bar(done, status)
 
         for name, make in networks.items():
-            features = features_of_splits(make(), train, test, recipe, partial(advance, status=name))
+            backbone, earlier = make(), {}
+            network = StageFeatures(backbone) if stages else backbone
+            features = features_of_splits(network, train, test, recipe, partial(advance, status=name))
+            if isinstance(network, StageFeatures):
+                *parts, features = features.columns(network.widths)
+                earlier = dict(zip(network.names, parts, strict=False))
             for task, function in functions.items():
-                results[task].append({"network": name, **function(features, seed=recipe.train.seed)})
+                results[task].append({"network": name, **function(features)})
+                results[task] += [
+                    {"network": name, "stage": stage, **function(part)} for stage, part in earlier.items()
+                ]
                 advance(1000, f"{task}, {name}")
             if name == "pre-trained":
                 gallery = neighbour_gallery(features, _pixels(train), _pixels(test), seed=recipe.train.seed)
@@ -109,6 +127,24 @@ def evaluate(
         }
         write_json(run.evaluation_path(task), written[task])
     return written
+
+
+def _with_options(
+    task: str, tasks: Sequence[str], overrides: Sequence[str], recipe: Recipe
+) -> Callable[[Features], dict[str, Any]]:
+    """Return a task's function with the options that overrides give it."""
+    function, own = EVALUATIONS[task], [f"{task}.seed={recipe.train.seed}"]
+    for text in overrides:
+        section = text.partition(".")[0].strip()
+        if section not in tasks:
+            raise ConfigError(
+                f"{text}: there is no task {section!r} here.",
+                f"Begin with one of {', '.join(tasks)}, as in {tasks[0]}.seed=1.",
+            )
+        if section == task:
+            own.append(text)
+    options = load_options(task, task, function, scale=PUBLISHED_SCALE, overrides=own)
+    return partial(function, **options_of(options))
 
 
 def _pixels(source: Source) -> Callable[[int], np.ndarray]:

@@ -16,7 +16,7 @@ import yaml
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from lightssl.evaluation import EVALUATIONS
+from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS
 from lightssl.files import read_json_lines
 from lightssl.reports.plots import curve
 from lightssl.reports.reading import accuracies, exported_files, is_number, mapping, mappings, read_mapping
@@ -26,7 +26,12 @@ from lightssl.views.plan import ViewPlan
 
 SKIPPED_SHOWN = 200
 
-TITLES = {"knn": "kNN", "linear": "Linear probe"}  # of evaluations; others go by their own name
+TITLES = {  # of evaluations; others go by their own name
+    "knn": "kNN",
+    "linear": "Linear probe",
+    "mlp": "Probe with a hidden layer",
+    "logistic": "Linear classifier by a long schedule of SGD",
+}
 
 # What is known of the logged quantities; others are drawn after these, under their own names.
 QUANTITIES = {
@@ -99,7 +104,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "evaluations": evaluations,
         "missing_tasks": [
             {"title": TITLES.get(task, task), "command": f"{commands['evaluate']} --task {task}"}
-            for task in EVALUATIONS
+            for task in DEFAULT_EVALUATIONS
             if task not in done
         ],
         **_training(read_json_lines(run.metrics_path)),
@@ -148,13 +153,17 @@ def _evaluation(task: str, run: Run) -> dict[str, Any] | None:
     # The random networks name themselves; everything else was trained.
     shown = [
         {
-            "network": str(row["network"]),
+            "network": f"{row['network']}, {row['stage']}" if "stage" in row else str(row["network"]),
+            "stage": row.get("stage"),
             "top1": row["top1"],
             "pretrained": not str(row["network"]).startswith("random"),
         }
         for row in rows
     ]
-    settings = {key: value for key, value in rows[0].items() if key not in ("network", "top1")}
+    settings = {key: value for key, value in rows[0].items() if key not in ("network", "top1", "curve")}
+    points = [
+        row for row in mappings(rows[0].get("curve")) if is_number(row.get("epoch")) and is_number(row.get("top1"))
+    ]
     data = written.get("data")
     title = TITLES.get(task, task)
     return {
@@ -162,8 +171,14 @@ def _evaluation(task: str, run: Run) -> dict[str, Any] | None:
         "title": title,
         "rows": shown,
         "details": _sentence({**settings, **(data if isinstance(data, dict) else {})}),
-        "verdict": _verdict(title, shown, rows[0].get("test_images")),
+        "verdict": _verdict(title, [row for row in shown if row["stage"] is None], rows[0].get("test_images")),
+        "curve": _convergence(task, points) if points else "",
     }
+
+
+def _convergence(task: str, points: Sequence[Mapping[str, Any]]) -> Markup:
+    epochs, top1 = ([row[key] for row in points] for key in ("epoch", "top1"))
+    return Markup(curve(epochs, top1, name=f"convergence-{task}", x_label="epoch"))
 
 
 def _verdict(title: str, rows: Sequence[Mapping[str, Any]], test_images: Any) -> str:

@@ -31,6 +31,16 @@ def test_accuracy_equals_a_brute_force_reference(clusters, k, temperature, chunk
     assert knn_accuracy(features, k=k, temperature=temperature, chunk=chunk)["top1"] == pytest.approx(expected)
 
 
+def test_several_settings_are_measured_as_each_alone(clusters):
+    features = clusters(spread=2.5)
+    together = knn_accuracy(features, k=[20, 1, 50], temperature=[0.07, 1.0])
+    assert together.pop("others") == {
+        f"k {k}, temperature {temperature:g}": knn_accuracy(features, k=k, temperature=temperature)["top1"]
+        for k, temperature in [(20, 1.0), (1, 0.07), (1, 1.0), (50, 0.07), (50, 1.0)]
+    }
+    assert together == knn_accuracy(features, k=20)
+
+
 def test_classes_that_lie_apart_are_named_without_error(clusters):
     result = EVALUATIONS["knn"](clusters(spread=0.05), seed=0)
     assert result == {"top1": 100.0, "k": 20, "temperature": 0.07, "test_images": 300}

@@ -51,6 +51,19 @@ def test_a_loss_is_said_plainly(full_run):
     assert "\N{MINUS SIGN}10.0 points. Pre-training made the features worse." in page_of(full_run).text
 
 
+def test_stages_and_convergence_are_shown_and_leave_the_verdict_alone(full_run):
+    before = page_of(full_run)
+    path = full_run / "evaluate" / "knn.json"
+    knn = json.loads(path.read_text(encoding="utf-8"))
+    knn["results"][0]["curve"] = [{"epoch": epoch, "top1": 50.0 + epoch} for epoch in range(5)]
+    knn["results"].append({"network": "random, batch norm estimated", "stage": "stage 1 of 4", "top1": 99.0})
+    path.write_text(json.dumps(knn), encoding="utf-8")
+    after = page_of(full_run)
+    assert "random, batch norm estimated, stage 1 of 4" in after.text
+    assert after.tags.count("svg") == before.tags.count("svg") + 1
+    assert "58.4 % for the same network at random initialisation: +2.8 points." in after.text
+
+
 def test_a_difference_that_may_be_chance_is_not_called_one(full_run):
     path = full_run / "evaluate" / "knn.json"
     knn = json.loads(path.read_text(encoding="utf-8"))
