@@ -7,6 +7,7 @@ Everything the command line does is a function here::
     lightssl.preview_views("mobilenetv2_dino", data="photos/")
     run = lightssl.pretrain("mobilenetv2_dino", data="photos/")
     lightssl.evaluate(run)
+    lightssl.embed(run, data="photos/", out="features.parquet")
     lightssl.export(run, int8=True)
     lightssl.verify(run=run)
     lightssl.bench([run.onnx_path])
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from lightssl.pipeline import (
         bench,
         compare,
+        embed,
         evaluate,
         export,
         fit_profile,
@@ -51,6 +53,7 @@ _PUBLIC = {
     "LightSSLError": "lightssl.errors",
     "bench": "lightssl.pipeline",
     "compare": "lightssl.pipeline",
+    "embed": "lightssl.pipeline",
     "evaluate": "lightssl.pipeline",
     "export": "lightssl.pipeline",
     "fit_profile": "lightssl.pipeline",
@@ -75,6 +78,7 @@ __all__ = [
     "__version__",
     "bench",
     "compare",
+    "embed",
     "evaluate",
     "export",
     "fit_profile",

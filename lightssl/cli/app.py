@@ -11,6 +11,7 @@ from lightssl import __version__
 from lightssl.cli import (
     bench,
     doctor,
+    embed,
     evaluate,
     export,
     fit_profile,
@@ -58,6 +59,7 @@ for module in (
     search_heads,
     import_,
     evaluate,
+    embed,
     export,
     verify,
     bench,

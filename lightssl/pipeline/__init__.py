@@ -7,6 +7,7 @@ takes plain, typed values.
 """
 
 from lightssl.pipeline.building import build_backbone, build_method, load_backbone
+from lightssl.pipeline.embedding import embed
 from lightssl.pipeline.evaluating import evaluate
 from lightssl.pipeline.exporting import export
 from lightssl.pipeline.importing import import_weights
@@ -25,6 +26,7 @@ __all__ = [
     "build_method",
     "compare",
     "default_scale",
+    "embed",
     "evaluate",
     "export",
     "fit_profile",
