@@ -17,8 +17,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "lightssl embed --data photos/",
-            "lightssl embed runs/demo --data 'shards/*.tar' --out features.npz",
-            "lightssl embed --data photos/ --json",
+            "lightssl embed --data photos/ --out features.npz --json",
         )
     )(embed)
 

@@ -14,8 +14,9 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog=examples(
             "lightssl evaluate",
-            "lightssl evaluate --task knn --set 'knn.k=[20,200]' --json",
-            "lightssl evaluate --task linear --task mlp --stages",
+            "lightssl evaluate --task knn --set 'knn.k=[10,20]' --json",
+            "lightssl evaluate --task mlp",
+            "lightssl evaluate --task linear --stages",
             "lightssl evaluate --task logistic --set logistic.epochs=1000",
         )
     )(evaluate)
