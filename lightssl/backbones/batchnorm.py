@@ -1,12 +1,13 @@
-"""Batch-norm statistics: estimated again before a network is evaluated or exported."""
+"""Batch norm of trained networks: its statistics estimated again, and folded into convolutions."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from lightssl.errors import DataError
 
@@ -74,3 +75,18 @@ def estimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
         finally:
             for layer, momentum in zip(layers, momenta, strict=True):
                 layer.momentum = momentum
+
+
+def fold_batch_norm(network: nn.Module) -> None:
+    """Fold batch norm into the convolution before it where a ``Sequential`` holds both: the same outputs in less time.
+
+    Args:
+        network: In eval mode, changed in place. It can no longer be trained.
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.Sequential):
+            continue
+        for (name, layer), (next_name, norm) in pairwise(list(module.named_children())):
+            if type(layer) is nn.Conv2d and type(norm) is nn.BatchNorm2d and norm.track_running_stats:
+                setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                setattr(module, next_name, nn.Identity())

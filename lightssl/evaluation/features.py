@@ -1,6 +1,7 @@
 """The features of a frozen network, computed once and shared by every evaluation."""
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from lightssl.backbones.base import Backbone
-from lightssl.backbones.batchnorm import in_eval_mode
+from lightssl.backbones.batchnorm import fold_batch_norm, in_eval_mode
 from lightssl.errors import DataError
 from lightssl.images import normalise
 
@@ -121,8 +122,9 @@ def extract_features(
     """Run a frozen network over images.
 
     Args:
-        network: Turns float ``[B, 3, S, S]`` into ``[B, D]``. Moved to ``device``; run in eval mode and given its own
-            modes back.
+        network: Turns float ``[B, 3, S, S]`` into ``[B, D]``. A backbone stays as it is: a copy that computes the same
+            in less time runs instead. Another network is moved to ``device``, run in eval mode and given its own modes
+            back.
         batches: Pairs of images, uint8 ``[B, S, S, 3]``, and their positions in the source, int64 ``[B]``.
         mean: Of each colour channel, in [0, 1], as in training.
         std: Of each colour channel, in [0, 1], as in training.
@@ -135,6 +137,7 @@ def extract_features(
     Raises:
         DataError: There is no image.
     """
+    network = _quick_copy(network) if isinstance(network, Backbone | StageFeatures) else network
     network.to(device)
     features, positions = [], []
     with in_eval_mode(network), torch.inference_mode():
@@ -147,3 +150,10 @@ def extract_features(
         raise DataError("There are no images to compute features of.", "Check what --data names.")
     # Copied outside of inference mode, so that autograd may use the features.
     return torch.cat(features), torch.cat(positions)
+
+
+def _quick_copy(network: nn.Module) -> nn.Module:
+    """Copy a network to one that computes the same features in less time."""
+    copy = deepcopy(network).eval()
+    fold_batch_norm(copy)
+    return copy.to(memory_format=torch.channels_last)

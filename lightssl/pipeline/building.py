@@ -16,9 +16,9 @@ from lightssl.backbones.batchnorm import estimate_batch_norm
 from lightssl.backbones.cost import count_cost
 from lightssl.checkpoint import load_strictly, load_weights
 from lightssl.config.schema import Recipe, Section
-from lightssl.data.loader import evaluation_loader
+from lightssl.data.loader import EvaluationLoader, evaluation_loader
 from lightssl.data.sources import Source, Subset
-from lightssl.errors import CheckpointError
+from lightssl.errors import CheckpointError, LightSSLError
 from lightssl.images import normalise
 from lightssl.machine import describe_machine, usable_cores, versions
 from lightssl.methods import METHODS
@@ -93,6 +93,32 @@ def worker_count(recipe: Recipe) -> int:
     return max(1, min(8, usable_cores() - 1))
 
 
+def evaluation_batches(source: Source, recipe: Recipe, *, batch_size: int, size: int | None = None) -> EvaluationLoader:
+    """Return the images as an evaluation shows them: see :func:`lightssl.data.loader.evaluation_loader`.
+
+    Args:
+        source: The images.
+        recipe: Says how they are cut.
+        batch_size: Images in a batch.
+        size: Pixels of a side, if not as the recipe says.
+    """
+    return evaluation_loader(
+        source,
+        size=size or recipe.evaluation.image_size,
+        crop_share=recipe.evaluation.crop_share,
+        batch_size=batch_size,
+        # Pixels that need no decoding are cut in less time than another process takes to hand them over.
+        workers=0 if _is_decoded(source) else worker_count(recipe),
+    )
+
+
+def _is_decoded(source: Source) -> bool:
+    try:
+        return len(source) > 0 and isinstance(source.read(0), np.ndarray)
+    except (OSError, LightSSLError):  # whoever needs this image will say so
+        return False
+
+
 def standalone_backbone(encoder: nn.Module, recipe: Recipe) -> Backbone:
     """Copy a trained encoder to the CPU, without ties to other processes: its batch norm may be synchronised."""
     backbone = build_backbone(recipe)
@@ -103,12 +129,8 @@ def standalone_backbone(encoder: nn.Module, recipe: Recipe) -> Backbone:
 def estimate_batch_norm_on(network: nn.Module, source: Source, recipe: Recipe) -> None:
     """Estimate batch-norm statistics on training images as an evaluation shows them."""
     order = np.random.default_rng(recipe.train.seed).permutation(len(source))[:_BATCH_NORM_IMAGES]
-    loader = evaluation_loader(
-        Subset(source, order, source.name),
-        size=recipe.evaluation.image_size,
-        crop_share=recipe.evaluation.crop_share,
-        batch_size=min(_BATCH_NORM_BATCH, len(order)),
-        workers=worker_count(recipe),
+    loader = evaluation_batches(
+        Subset(source, order, source.name), recipe, batch_size=min(_BATCH_NORM_BATCH, len(order))
     )
 
     def batches() -> Iterator[Tensor]:

@@ -12,13 +12,12 @@ import numpy as np
 from lightssl.backbones.base import Backbone
 from lightssl.config.load import validate
 from lightssl.config.schema import Recipe
-from lightssl.data.loader import evaluation_loader
 from lightssl.data.sources import Source, Subset, open_source
 from lightssl.errors import DataError
 from lightssl.evaluation.feature_files import Rows, writer_of
 from lightssl.evaluation.features import extract_features
 from lightssl.files import atomic_path, write_json
-from lightssl.pipeline.building import as_run, load_backbone, worker_count
+from lightssl.pipeline.building import as_run, evaluation_batches, load_backbone
 from lightssl.pipeline.evaluating import EVALUATION_BATCH
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
@@ -118,13 +117,8 @@ class _Parts:
     def make(self, start: int, backbone: Backbone, recipe: Recipe, on_images: Callable[[int], None]) -> None:
         """Compute one part."""
         order = np.arange(start, min(start + PART_IMAGES, len(self._source)))
-        loader = evaluation_loader(
-            Subset(self._source, order, self._source.name),
-            size=recipe.evaluation.image_size,
-            crop_share=recipe.evaluation.crop_share,
-            batch_size=EVALUATION_BATCH,
-            workers=worker_count(recipe),
-        )
+        part = Subset(self._source, order, self._source.name)
+        loader = evaluation_batches(part, recipe, batch_size=EVALUATION_BATCH)
         done = start
 
         def on_batch(count: int) -> None:

@@ -14,7 +14,6 @@ from lightssl.backbones.batchnorm import has_batch_norm
 from lightssl.config.load import PUBLISHED_SCALE, load_options, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.decode import decode
-from lightssl.data.loader import evaluation_loader
 from lightssl.data.sources import Source, open_splits
 from lightssl.errors import ConfigError
 from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS
@@ -26,9 +25,9 @@ from lightssl.pipeline.building import (
     as_run,
     build_backbone,
     estimate_batch_norm_on,
+    evaluation_batches,
     load_backbone,
     options_of,
-    worker_count,
 )
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
@@ -190,11 +189,5 @@ def features_of_images(
     batch_size: int = EVALUATION_BATCH,
 ) -> tuple[Tensor, Tensor]:
     """Return features [N, D] of the images that can be decoded, and their positions in the source, [N]."""
-    loader = evaluation_loader(
-        source,
-        size=recipe.evaluation.image_size,
-        crop_share=recipe.evaluation.crop_share,
-        batch_size=batch_size,
-        workers=worker_count(recipe),
-    )
+    loader = evaluation_batches(source, recipe, batch_size=batch_size)
     return extract_features(network, loader, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch)

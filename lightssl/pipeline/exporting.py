@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from lightssl.config.load import validate
 from lightssl.config.schema import Recipe
-from lightssl.data.loader import evaluation_loader
 from lightssl.data.sources import Source, Subset, open_source
 from lightssl.deploy.conversion import converter, write_for
 from lightssl.deploy.emulator import EmulatedNetwork
@@ -34,7 +33,7 @@ from lightssl.errors import DataError, ExportError, LightSSLError
 from lightssl.files import write_bytes, write_text
 from lightssl.images import normalise
 from lightssl.machine import versions
-from lightssl.pipeline.building import SAMPLE, as_run, load_backbone
+from lightssl.pipeline.building import SAMPLE, as_run, evaluation_batches, load_backbone
 from lightssl.pipeline.evaluating import EVALUATION_BATCH
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
@@ -239,12 +238,7 @@ def spread_positions(images: int, count: int) -> np.ndarray:
 
 def _centre_crops(source: Source, indices: np.ndarray, recipe: Recipe) -> Tensor:
     """Read some images as an evaluation shows them: uint8 [N, S, S, 3], without those that cannot be decoded."""
-    loader = evaluation_loader(
-        Subset(source, indices, source.name),
-        size=recipe.evaluation.image_size,
-        crop_share=recipe.evaluation.crop_share,
-        batch_size=EVALUATION_BATCH,
-    )
+    loader = evaluation_batches(Subset(source, indices, source.name), recipe, batch_size=EVALUATION_BATCH)
     return torch.cat([images for images, _ in loader])
 
 

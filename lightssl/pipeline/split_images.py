@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lightssl.config.schema import Recipe
-from lightssl.data.loader import evaluation_loader, pretraining_loader
+from lightssl.data.loader import pretraining_loader
 from lightssl.data.sources import Source, Subset, require_labels
 from lightssl.errors import DataError
 from lightssl.images import normalise
-from lightssl.pipeline.building import worker_count
+from lightssl.pipeline.building import evaluation_batches, worker_count
 from lightssl.views.maker import ViewMaker
 
 _T = TypeVar("_T")
@@ -90,13 +90,8 @@ class SplitImages:
 
     def _evaluated(self, count: int, held_out: bool, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield images, uint8 [B, S, S, 3], and their positions, int64 [B]."""
-        loader = evaluation_loader(
-            self.part(count, held_out=held_out),
-            size=size,
-            crop_share=self._recipe.evaluation.crop_share,
-            batch_size=_BATCH,
-            workers=worker_count(self._recipe),
-        )
+        part = self.part(count, held_out=held_out)
+        loader = evaluation_batches(part, self._recipe, batch_size=_BATCH, size=size)
         return ((images, positions) for images, positions in loader if len(images) > 1)
 
     def _shown(self, images: Tensor) -> Tensor:

@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from lightssl.backbones import BACKBONES
+from lightssl.backbones.base import Backbone
+from lightssl.backbones.batchnorm import estimate_batch_norm, in_eval_mode
 from lightssl.errors import DataError
-from lightssl.evaluation.features import extract_features
+from lightssl.evaluation.features import StageFeatures, extract_features
 from lightssl.images import normalise
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -31,6 +34,36 @@ def test_features_are_those_of_the_network_in_eval_mode_in_order():
     assert not net[1].training
     assert torch.equal(positions, indices)
     torch.testing.assert_close(features, net.eval()(normalise(images, MEAN, STD)).detach())
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        BACKBONES["mobilenetv2"](width=0.25, init="near_linear"),
+        BACKBONES["resnet18"](),
+        BACKBONES["vit_tiny"](patch=8, image_size=32),
+    ],
+    ids=lambda network: type(network).__name__,
+)
+@pytest.mark.parametrize("stages", [False, True])
+def test_a_backbone_computes_as_it_does_by_itself_and_stays_as_it_is(backbone: Backbone, stages: bool) -> None:
+    torch.manual_seed(0)
+    backbone.train()
+    for parameter in backbone.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    estimate_batch_norm(backbone, [torch.randn(16, 3, 32, 32)])
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    images = torch.randint(0, 256, (6, 32, 32, 3), dtype=torch.uint8)
+    network = StageFeatures(backbone) if stages else backbone
+    features, _ = extract_features(network, [(images, torch.arange(6))], mean=MEAN, std=STD)
+    assert backbone.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+    with torch.inference_mode(), in_eval_mode(backbone):
+        normalised = normalise(images, MEAN, STD)
+        own = backbone(normalised)
+        maps = backbone.feature_maps(normalised)[:-1] if stages else []
+    expected = torch.cat([*(one.mean(dim=(2, 3)) for one in maps), own], dim=1)
+    torch.testing.assert_close(features, expected, rtol=1e-3, atol=1e-4)
 
 
 def test_features_may_be_used_with_autograd():
