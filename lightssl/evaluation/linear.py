@@ -9,7 +9,7 @@ from lightssl.evaluation.held_out import accuracy, held_out_mask
 from lightssl.evaluation.logistic_regression import LinearClassifier, fit_classifiers
 from lightssl.types import Positive
 
-WEIGHT_DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003)
+WEIGHT_DECAYS = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 
 
 def linear_accuracy(

@@ -24,10 +24,10 @@ def logistic_accuracy(
     *,
     seed: int = 0,
     epochs: PositiveInt = 500,
-    batch_size: PositiveInt = 2048,
-    learning_rate: Positive = 2.0,
+    batch_size: PositiveInt = 256,
+    learning_rate: Positive = 3.0,
     momentum: Share = 0.9,
-    weight_decay: NonNegative = 1e-5,
+    weight_decay: NonNegative = 1e-6,
     decay_at: tuple[Share, Share] = (0.9, 0.95),
 ) -> dict[str, Any]:
     """Name each test image by a linear classifier that SGD trained on the training features.

@@ -22,7 +22,7 @@ def mlp_accuracy(
     *,
     seed: int = 0,
     hidden: PositiveInt = 1000,
-    weight_decays: Sequence[Positive] = (3.0, 1.0, 0.3),
+    weight_decays: Sequence[Positive] = (0.3, 0.03),
     learning_rate: Positive = 1e-3,
     epochs: PositiveInt = 10,
     least_steps: PositiveInt = 1000,

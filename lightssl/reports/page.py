@@ -177,7 +177,8 @@ def _evaluation(task: str, run: Run) -> dict[str, Any] | None:
 
 
 def _convergence(task: str, points: Sequence[Mapping[str, Any]]) -> Markup:
-    epochs, top1 = ([row[key] for row in points] for key in ("epoch", "top1"))
+    trained = points[1:] or points  # the first is chance, far below all others
+    epochs, top1 = ([row[key] for row in trained] for key in ("epoch", "top1"))
     return Markup(curve(epochs, top1, name=f"convergence-{task}", x_label="epoch"))
 
 
@@ -351,7 +352,7 @@ def _sentence(values: Mapping[str, Any]) -> str:
     text = ", ".join(
         f"{str(key).replace('_', ' ')} {_text(value)}" for key, value in values.items() if value is not None
     )
-    return f"{text}." if text else ""
+    return f"{text.removesuffix('.')}." if text else ""
 
 
 def _text(value: Any) -> str:
