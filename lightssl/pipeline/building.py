@@ -28,6 +28,8 @@ from lightssl.runs import Run, find_run
 SAMPLE = "sample"
 _BATCH_NORM_IMAGES = 4096  # shown to estimate batch-norm statistics: more moves no figure
 _BATCH_NORM_BATCH = 128
+# Of batches whose size is free: with more pixels, each layer waits for memory.
+_SMALLEST_BATCH, _LARGEST_BATCH, _BATCH_PIXELS = 16, 256, 2**21
 
 
 def build_backbone(recipe: Recipe) -> Backbone:
@@ -93,20 +95,23 @@ def worker_count(recipe: Recipe) -> int:
     return max(1, min(8, usable_cores() - 1))
 
 
-def evaluation_batches(source: Source, recipe: Recipe, *, batch_size: int, size: int | None = None) -> EvaluationLoader:
+def evaluation_batches(
+    source: Source, recipe: Recipe, *, batch_size: int | None = None, size: int | None = None
+) -> EvaluationLoader:
     """Return the images as an evaluation shows them: see :func:`lightssl.data.loader.evaluation_loader`.
 
     Args:
         source: The images.
         recipe: Says how they are cut.
-        batch_size: Images in a batch.
+        batch_size: Images in a batch; by default as many as a CPU works on without moving much memory.
         size: Pixels of a side, if not as the recipe says.
     """
+    size = size or recipe.evaluation.image_size
     return evaluation_loader(
         source,
-        size=size or recipe.evaluation.image_size,
+        size=size,
         crop_share=recipe.evaluation.crop_share,
-        batch_size=batch_size,
+        batch_size=batch_size or min(_LARGEST_BATCH, max(_SMALLEST_BATCH, _BATCH_PIXELS // size**2)),
         # Pixels that need no decoding are cut in less time than another process takes to hand them over.
         workers=0 if _is_decoded(source) else worker_count(recipe),
     )

@@ -18,7 +18,6 @@ from lightssl.evaluation.feature_files import Rows, writer_of
 from lightssl.evaluation.features import extract_features
 from lightssl.files import atomic_path, write_json
 from lightssl.pipeline.building import as_run, evaluation_batches, load_backbone
-from lightssl.pipeline.evaluating import EVALUATION_BATCH
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 from lightssl.train.host import prepare_host
@@ -117,8 +116,7 @@ class _Parts:
     def make(self, start: int, backbone: Backbone, recipe: Recipe, on_images: Callable[[int], None]) -> None:
         """Compute one part."""
         order = np.arange(start, min(start + PART_IMAGES, len(self._source)))
-        part = Subset(self._source, order, self._source.name)
-        loader = evaluation_batches(part, recipe, batch_size=EVALUATION_BATCH)
+        loader = evaluation_batches(Subset(self._source, order, self._source.name), recipe)
         done = start
 
         def on_batch(count: int) -> None:

@@ -33,8 +33,6 @@ from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 from lightssl.train.host import prepare_host
 
-EVALUATION_BATCH = 256
-
 
 def evaluate(
     run: Run | Path | str | None = None,
@@ -161,7 +159,7 @@ def features_of_splits(
     test: Source,
     recipe: Recipe,
     on_batch: Callable[[int], None] | None = None,
-    batch_size: int = EVALUATION_BATCH,
+    batch_size: int | None = None,
 ) -> Features:
     """Return features of labelled images to learn from and to test on."""
     extracted: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -186,7 +184,7 @@ def features_of_images(
     source: Source,
     recipe: Recipe,
     on_batch: Callable[[int], None] | None = None,
-    batch_size: int = EVALUATION_BATCH,
+    batch_size: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return features [N, D] of the images that can be decoded, and their positions in the source, [N]."""
     loader = evaluation_batches(source, recipe, batch_size=batch_size)

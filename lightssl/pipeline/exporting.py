@@ -34,7 +34,6 @@ from lightssl.files import write_bytes, write_text
 from lightssl.images import normalise
 from lightssl.machine import versions
 from lightssl.pipeline.building import SAMPLE, as_run, evaluation_batches, load_backbone
-from lightssl.pipeline.evaluating import EVALUATION_BATCH
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 
@@ -238,7 +237,7 @@ def spread_positions(images: int, count: int) -> np.ndarray:
 
 def _centre_crops(source: Source, indices: np.ndarray, recipe: Recipe) -> Tensor:
     """Read some images as an evaluation shows them: uint8 [N, S, S, 3], without those that cannot be decoded."""
-    loader = evaluation_batches(Subset(source, indices, source.name), recipe, batch_size=EVALUATION_BATCH)
+    loader = evaluation_batches(Subset(source, indices, source.name), recipe)
     return torch.cat([images for images, _ in loader])
 
 

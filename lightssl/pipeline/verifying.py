@@ -25,7 +25,7 @@ from lightssl.evaluation import EVALUATIONS
 from lightssl.files import write_json
 from lightssl.machine import describe_machine, versions
 from lightssl.pipeline.building import SAMPLE, as_run, load_backbone
-from lightssl.pipeline.evaluating import EVALUATION_BATCH, features_of_images, features_of_splits
+from lightssl.pipeline.evaluating import features_of_images, features_of_splits
 from lightssl.pipeline.exporting import exported_model, onnx_network, precision_computed_in, spread_positions
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
@@ -79,7 +79,8 @@ def verify(
     descriptions = {file: _checked_description(file, recipe) for file in files}
     backbone = load_backbone(run)
     splits, images = _verification_images(run, recipe, data, narrator)
-    computed_on, batch_size, path = platform.machine(), EVALUATION_BATCH, run.verification_path
+    computed_on, path = platform.machine(), run.verification_path
+    batch_size: int | None = None
     if emulate:
         computed_on, batch_size = f"{EMULATED_MACHINE} under qemu", _EMULATED_BATCH
         path = path.with_stem(f"{path.stem}_{EMULATED_MACHINE}")
