@@ -398,7 +398,9 @@ def test_every_stage_is_measured_if_asked(photos: Path, tmp_path: Path, tiny: li
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("linear.weight_decays=[1.0]", "there is no task 'linear' here"),
+        ("mlp.weight_decays=[1.0]", "there is no task 'mlp' here"),
+        ("linear.weight_decays=[]", "linear.weight_decays: "),
+        ("knn.temperature=[]", "knn.temperature: "),
         ("knn.neighbours=3", "neighbours: unknown key"),
         ("knn.k=0", "knn.k: input should be greater than 0 (got 0)"),
     ],
@@ -408,7 +410,7 @@ def test_wrong_options_of_a_task_are_named(
 ) -> None:
     run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
     with pytest.raises(ConfigError) as refused:
-        lightssl.evaluate(run, tasks=["knn"], overrides=[override])
+        lightssl.evaluate(run, tasks=["knn", "linear"], overrides=[override])
     assert message in str(refused.value)
 
 

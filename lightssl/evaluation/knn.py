@@ -1,9 +1,10 @@
 """Weighted k-nearest-neighbour classification on frozen features."""
 
 from itertools import product
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor
 
 from lightssl.errors import DataError
@@ -15,8 +16,8 @@ def knn_accuracy(
     features: Features,
     *,
     seed: int = 0,
-    k: PositiveInt | list[PositiveInt] = 20,
-    temperature: Positive | list[Positive] = 0.07,
+    k: PositiveInt | Annotated[list[PositiveInt], MinLen(1)] = 20,
+    temperature: Positive | Annotated[list[Positive], MinLen(1)] = 0.07,
     chunk: PositiveInt = 256,
 ) -> dict[str, Any]:
     """Name each test image by a vote of its nearest training images.

@@ -1,7 +1,9 @@
 """A linear probe on frozen features: multinomial logistic regression, its weight decay chosen on training images."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
+from annotated_types import MinLen
 from torch import Tensor
 
 from lightssl.evaluation.features import Features
@@ -13,7 +15,7 @@ WEIGHT_DECAYS = (0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
 
 
 def linear_accuracy(
-    features: Features, *, seed: int = 0, weight_decays: Sequence[Positive] = WEIGHT_DECAYS
+    features: Features, *, seed: int = 0, weight_decays: Annotated[Sequence[Positive], MinLen(1)] = WEIGHT_DECAYS
 ) -> dict[str, float | int | str]:
     """Name each test image by a linear classifier that was fitted to the training features.
 

@@ -6,8 +6,10 @@ What it gains over a linear probe is what the features hold, but not in the open
 
 from collections.abc import Sequence
 from math import ceil
+from typing import Annotated
 
 import torch
+from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -22,7 +24,7 @@ def mlp_accuracy(
     *,
     seed: int = 0,
     hidden: PositiveInt = 1000,
-    weight_decays: Sequence[Positive] = (0.3, 0.03),
+    weight_decays: Annotated[Sequence[Positive], MinLen(1)] = (0.3, 0.03),
     learning_rate: Positive = 1e-3,
     epochs: PositiveInt = 10,
     least_steps: PositiveInt = 1000,
