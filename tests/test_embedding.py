@@ -94,4 +94,4 @@ def test_without_a_usable_image_there_is_no_file(run: Run, photos: Path, tmp_pat
         path.write_bytes(b"no image")
     with pytest.raises(DataError, match="can be used"):
         lightssl.embed(run, data=str(photos), out=tmp_path / "features.npz")
-    assert not (tmp_path / "features.npz").exists()
+    assert not list(tmp_path.glob("*features.npz*"))

@@ -64,6 +64,7 @@ def embed(
             bar(min(start + PART_IMAGES, len(source)), "")
     images = parts.images()
     if images == 0:
+        shutil.rmtree(parts.folder)
         raise DataError(f"None of the {len(source):,} images of {source.name} can be used.", "Check what --data names.")
     write(path, (images, backbone.feature_width), parts.rows())
     skipped = parts.skipped()
