@@ -112,8 +112,8 @@ def _differences(saved: Any, asked: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: the checkpoint has {saved!r}, this recipe {asked!r}"
 
 
-def save_backbone(path: Path, network: nn.Module, description: Mapping[str, Any]) -> None:
-    """Write a backbone's weights as safetensors, and a JSON file beside them that says how to build and feed it."""
+def save_network(path: Path, network: nn.Module, description: Mapping[str, Any]) -> None:
+    """Write a network's weights as safetensors, and a JSON file beside them that says how to build and feed it."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     with atomic_path(path) as aside:
         try:
@@ -124,7 +124,7 @@ def save_backbone(path: Path, network: nn.Module, description: Mapping[str, Any]
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what :func:`save_backbone` wrote: the tensors, and the description.
+    """Read what :func:`save_network` wrote: the tensors, and the description.
 
     Raises:
         CheckpointError: A file is missing or damaged.

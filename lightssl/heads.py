@@ -36,6 +36,25 @@ def mlp(
     return nn.Sequential(*layers)
 
 
+def hidden_layers(head: nn.Module) -> nn.Sequential:
+    """Return what lies before the last linear layer of a projection head, whose features are better than its output.
+
+    Args:
+        head: A chain of modules, :class:`L2Normalised` or not, or a :class:`DINOHead`.
+
+    Returns:
+        A new chain of the same modules; empty of a head of one layer.
+    """
+    chain = head.head if isinstance(head, L2Normalised) else head.mlp if isinstance(head, DINOHead) else head
+    layers = list(chain.children())
+    while layers and not any(isinstance(module, nn.Linear) for module in layers[-1].modules()):
+        layers.pop()  # what follows the last linear layer
+    if layers:
+        last = layers.pop()
+        layers += [] if isinstance(last, nn.Linear) else hidden_layers(last)
+    return nn.Sequential(*layers)
+
+
 class L2Normalised(nn.Module):
     """A head whose outputs have unit length.
 

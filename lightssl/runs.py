@@ -50,8 +50,18 @@ class Run:
 
     @property
     def weights_path(self) -> Path:
-        """The pre-trained backbone, as safetensors; a JSON file of the same name describes it."""
-        return self.folder / "backbone.safetensors"
+        """The pre-trained backbone, as safetensors, or the classifier; a JSON file of the same name describes it."""
+        return self.classifier_path if self.classifier_path.exists() else self.folder / "backbone.safetensors"
+
+    @property
+    def classifier_path(self) -> Path:
+        """The network with a classifier on its features, in the folder of one that was fine-tuned."""
+        return self.folder / "classifier.safetensors"
+
+    @property
+    def fine_tuned(self) -> "Run":
+        """What fine-tuning made of this run: a run of its own, to be exported and timed."""
+        return Run(self.folder / "finetune")
 
     @property
     def views_path(self) -> Path:
@@ -81,6 +91,10 @@ class Run:
     def evaluation_path(self, task: str) -> Path:
         """Result of an evaluation task."""
         return self.folder / "evaluate" / f"{task}.json"
+
+    def labels_path(self, task: str, share: str) -> Path:
+        """Names of the images whose labels an evaluation was given, one a line."""
+        return self.folder / "evaluate" / f"{task}-{share}.txt"
 
     def bench_path(self, target: str, model: str = "model.onnx") -> Path:
         """Latencies on a target, of an exported file: ``cpu.json``, and ``cpu.int8.arm.json`` for another precision."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightssl.checkpoint import load_checkpoint, load_strictly, load_weights, save_backbone, save_checkpoint
+from lightssl.checkpoint import load_checkpoint, load_strictly, load_weights, save_checkpoint, save_network
 from lightssl.errors import CheckpointError, LightSSLError
 
 STATE = {"method": {"w": torch.arange(3.0)}, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}}
@@ -100,7 +100,7 @@ def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 def test_backbone_weights_round_trip(tmp_path: Path) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
     path = tmp_path / "backbone.safetensors"
-    save_backbone(path, network, {"input_size": 32})
+    save_network(path, network, {"input_size": 32})
     tensors, description = load_weights(path)
     assert description == {"input_size": 32}
     for name, tensor in network.state_dict().items():

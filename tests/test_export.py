@@ -116,13 +116,13 @@ def test_each_file_is_verified_against_torch(exported: tuple[Run, Manifest]) -> 
     assert json.loads(run.verification_path.read_text()) == result
     torch_row, *rows = result["rows"]
     expected = lightssl.evaluate(run, tasks=["knn"])["knn"]["results"][0]["top1"]
-    assert torch_row["knn_top1"] == pytest.approx(expected)
+    assert torch_row["top1"] == pytest.approx(expected)
     assert [row["sha256"] for row in rows] == [file.sha256 for file in manifest.files]
-    assert rows[0]["knn_top1"] == pytest.approx(expected)
+    assert rows[0]["top1"] == pytest.approx(expected)
     for row in rows:
         assert row["images"] == 6  # a fifth of the photos
         assert row["cosine"] > COSINES[row["precision"]]
-        assert 0 <= row["knn_top1"] <= 100
+        assert 0 <= row["top1"] <= 100
 
 
 @pytest.mark.skipif(
@@ -156,7 +156,7 @@ def test_files_are_verified_as_another_processor_computes_them(
 
     monkeypatch.setattr(verifying, "_EMULATED_FLOPS", 0)
     reference, row = lightssl.verify([run.onnx_path], arch="aarch64")["rows"]
-    assert (reference["knn_top1"], row["knn_top1"], row["images"]) == (None, None, 6)
+    assert (reference["top1"], row["top1"], row["images"]) == (None, None, 6)
     assert row["cosine"] > COSINES["fp32"]
 
 
@@ -170,10 +170,10 @@ def test_without_labels_features_alone_are_compared(
     (tmp_path / "run" / "environment.json").write_text(json.dumps(environment))
 
     done = program("verify", "run/export/model.onnx", "--json")
-    assert "No kNN: " in done.stderr
+    assert "No accuracy: " in done.stderr
     torch_row, row = json.loads(done.stdout)["rows"]
-    assert torch_row["knn_top1"] is None
-    assert row["knn_top1"] is None
+    assert torch_row["top1"] is None
+    assert row["top1"] is None
     assert row["images"] == 12
     shown = program("verify", "run/export/model.onnx", "--data", "photos").stdout
     assert re.search(r"model\.onnx .* fp32 .*\.\d %", shown)

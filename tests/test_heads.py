@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightssl.heads import DINOHead, L2Normalised, mlp
+from lightssl.heads import DINOHead, L2Normalised, hidden_layers, mlp
 
 
 def layout(layers: nn.Module) -> list[str]:
@@ -87,3 +87,30 @@ def test_the_gain_of_the_prototypes_is_trained_unless_frozen(freeze_gain: bool) 
     assert gain.shape == (12, 1)
     assert (gain.grad is None) == freeze_gain
     assert direction.grad is not None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        mlp((6, 5, 5, 4), activation=nn.GELU),
+        mlp((6, 5, 4), final_norm=True),
+        L2Normalised(mlp((6, 5, 4), batch_norm=False)),
+        nn.Sequential(nn.Sequential(nn.Linear(6, 5), nn.ReLU()), mlp((5, 4), final_norm=True)),
+        nn.Sequential(mlp((6, 5, 4)), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU())),
+    ],
+)
+def test_hidden_layers_are_those_before_the_last_linear_one(head: nn.Module) -> None:
+    head.eval()
+    chain = head.head if isinstance(head, L2Normalised) else head
+    seen: list[torch.Tensor] = []
+    last = [module for module in chain.modules() if isinstance(module, nn.Linear)][-1]
+    last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    features = torch.randn(3, 6)
+    chain(features)
+    assert torch.equal(hidden_layers(head)(features), seen[0])
+
+
+def test_hidden_layers_of_dino_and_of_a_head_of_one_layer() -> None:
+    head = DINOHead(6, hidden=5, bottleneck=4, prototypes=3)
+    assert list(hidden_layers(head)) == list(head.mlp[:-1])
+    assert list(hidden_layers(nn.Sequential(nn.Linear(6, 4)))) == []

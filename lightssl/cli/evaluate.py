@@ -18,6 +18,8 @@ def register(app: typer.Typer) -> None:
             "lightssl evaluate --task mlp",
             "lightssl evaluate --task linear --stages",
             "lightssl evaluate --task logistic --set logistic.epochs=1000",
+            "lightssl evaluate --task semi --set 'semi.labels=[0.2]' --set 'semi.epochs=[20]'",
+            "lightssl evaluate --task finetune",
         )
     )(evaluate)
 
@@ -28,7 +30,8 @@ def evaluate(
         Optional[list[str]],
         typer.Option(
             help="knn; linear, a probe solved to its end; mlp, one with a hidden layer; logistic, one by a long "
-            "schedule of SGD, to see it converge. Repeat for more.",
+            "schedule of SGD, to see it converge. These take features as they are. semi trains the network on, with "
+            "few labels; finetune with all, to a classifier in RUN/finetune that export takes. Repeat for more.",
             show_default="knn and linear",
         ),
     ] = None,
@@ -49,7 +52,7 @@ def evaluate(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """Measure frozen features, beside the same network at random initialisation."""
+    """Measure what a network has learned, beside the same network at random initialisation."""
     from lightssl import pipeline
     from lightssl.evaluation import DEFAULT_EVALUATIONS
 
@@ -66,10 +69,11 @@ def evaluate(
         print_json(written)
         return
     first = next(iter(written.values()))
-    rows = [
-        [_name(of_tasks[0]), *(f"{row['top1']:.1f} %" for row in of_tasks)]
-        for of_tasks in zip(*(result["results"] for result in written.values()), strict=True)
-    ]
+    table: dict[str, dict[str, str]] = {}
+    for task_name, result in written.items():
+        for row in result["results"]:
+            table.setdefault(_name(row), {})[task_name] = f"{row['top1']:.1f} %"
+    rows = [[name, *(found.get(one, "") for one in written)] for name, found in table.items()]
     print_table("Top-1 accuracy on the test images", ["network", *written], rows)
     console.print(first["data"]["split"])
     for name, result in written.items():
@@ -79,4 +83,4 @@ def evaluate(
 
 
 def _name(row: dict[str, Any]) -> str:
-    return f"{row['network']}, {row['stage']}" if "stage" in row else str(row["network"])
+    return ", ".join(str(row[key]) for key in ("network", "labels", "stage") if key in row)

@@ -55,7 +55,7 @@ def verify(
     reference, *rows = result["rows"]
     print_table(
         f"Beside torch, on {rows[0]['images']:,} images of {result['data']}, computed on {rows[0]['computed_on']}",
-        ["file", "precision", "for", "MB", "computed in", "largest error", "mean error", "cosine", "kNN"],
+        ["file", "precision", "for", "MB", "computed in", "largest error", "mean error", "cosine", result["accuracy"]],
         [
             ["torch", reference["precision"], *["-"] * 6, _percent(reference)],
             *(
@@ -77,4 +77,4 @@ def verify(
 
 
 def _percent(row: dict[str, Any]) -> str:
-    return "-" if row["knn_top1"] is None else f"{row['knn_top1']:.1f} %"
+    return "-" if row["top1"] is None else f"{row['top1']:.1f} %"

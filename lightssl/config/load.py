@@ -258,31 +258,35 @@ def resolve(name: str, recipe: Mapping[str, Any], *, scale: str, overrides: Sequ
     return validate({"name": name, "scale": scale, **recipe, **_resolve_views(recipe)}, origin=origin)
 
 
-def load_options(section: str, name: str, thing: Any, *, scale: str, overrides: Sequence[str] = ()) -> Section:
+def load_options(
+    section: str, name: str, thing: Any, *, scale: str, overrides: Sequence[str] = (), prefix: str | None = None
+) -> Section:
     """Return the options of something that no recipe holds: its defaults, those of a scale, then overrides.
 
     Args:
-        section: Where a scale has them, by name, and what the keys of overrides begin with.
+        section: Where a scale has them, by name.
         name: Of the thing.
         thing: A class or function, whose keyword-only arguments are the options.
         scale: As for :func:`load_recipe`.
         overrides: Texts like ``search.candidates=100``.
+        prefix: What the keys of overrides begin with; by default the section.
 
     Raises:
         ConfigError: Lists every unknown key, wrong type and impossible value.
     """
+    prefix = prefix or section
     of_scale = {} if scale == PUBLISHED_SCALE else _read_mapping(find(scale, "scales")).get(section, {})
     options = {**of_scale.get(name, {}), "name": name}
     for text in overrides:
-        options = merge(options, parse_override(text)[section])
+        options = merge(options, parse_override(text)[prefix])
     model = options_model(name, thing)
     try:
         return model.model_validate_json(json.dumps(options), strict=True)
     except ValidationError as error:
         raise ConfigError(
             f"The options of {name} have problems:",
-            f"There are: {', '.join(f'{section}.{key}' for key in keyword_options(thing))}.",
-            [f"{section}.{problem}" for problem in _explain(error, model)],
+            f"There are: {', '.join(f'{prefix}.{key}' for key in keyword_options(thing))}.",
+            [f"{prefix}.{problem}" for problem in _explain(error, model)],
         ) from error
 
 

@@ -56,6 +56,8 @@ class MakeViews(Protocol):
 CROP_SHARE = 224 / 256  # as ImageNet is evaluated
 _SUBSTITUTES = 20  # images tried in place of a bad one before the data is called unusable
 _PREFETCH = 2  # batches that a worker makes in advance
+# Of evaluation batches: with more pixels, each layer waits for memory.
+_SMALLEST_BATCH, _LARGEST_BATCH, _BATCH_PIXELS = 16, 256, 2**21
 _JUDGED_FROM = 200  # images; of fewer, a share says little
 
 
@@ -215,7 +217,7 @@ def evaluation_loader(
     *,
     size: int,
     crop_share: float = CROP_SHARE,
-    batch_size: int,
+    batch_size: int | None = None,
     workers: int = 0,
 ) -> EvaluationLoader:
     """Build a loader that passes once over the images, resized and cut to their centre.
@@ -224,9 +226,13 @@ def evaluation_loader(
         source: The images.
         size: Side of the crop, in pixels.
         crop_share: Side of the crop over the short side of the resized image, above 0.
-        batch_size: Images in a batch; the last one may hold fewer, and so may one with bad images.
-        workers: Worker processes; 0 prepares the batches in this process.
+        batch_size: Images in a batch; the last one may hold fewer, and so may one with bad images. By default as many
+            as a CPU works on without moving much memory.
+        workers: Worker processes; 0 prepares the batches in this process, and so do images that need no decoding:
+            those are cut in less time than another process takes to hand them over.
     """
+    batch_size = batch_size or min(_LARGEST_BATCH, max(_SMALLEST_BATCH, _BATCH_PIXELS // size**2))
+    workers = 0 if _is_decoded(source) else workers
     order = [range(first, min(first + batch_size, len(source))) for first in range(0, len(source), batch_size)]
     return EvaluationLoader(
         source, _data_loader(_CentreCrops(source, size, crop_share), workers, 0, batch_sampler=order)
@@ -320,6 +326,13 @@ def _read(source: Source, index: int, reduction: Callable[[int, int], int] | Non
     except OSError as error:  # gone, or not readable, since the source was listed
         reason = f"cannot be read: {error.strerror or error}"
     return BadImage(index, source.item_name(index), reason)
+
+
+def _is_decoded(source: Source) -> bool:
+    try:
+        return len(source) > 0 and isinstance(source.read(0), np.ndarray)
+    except (OSError, LightSSLError):  # whoever needs this image will say so
+        return False
 
 
 def _substitute(

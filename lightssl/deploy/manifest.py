@@ -77,7 +77,8 @@ class Manifest(_Entry):
     backbone: str
     input: ModelInput
     output: ModelOutput
-    classes: list[str] | None  # names that the run's images are labelled with, in order; None where they have no labels
+    # Names that the run's images are labelled with, in the order of logits; None where they have no labels.
+    classes: list[str] | None
     calibration: str | None  # the images that int8 files were calibrated on
     versions: dict[str, str | None]
     files: list[ExportedFile]

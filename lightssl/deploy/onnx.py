@@ -27,7 +27,7 @@ from lightssl.files import write_bytes
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 OPSET = 18
-INPUT, OUTPUT = "images", "features"
+INPUT, FEATURES, LOGITS = "images", "features", "logits"  # and the two kinds of outputs
 
 # Largest difference allowed between a feature of the file and torch's, as a share of the largest feature. Folding batch
 # norm into convolutions and other orders of summation cost about 1e-6; a wrong operator costs far more than this.
@@ -111,11 +111,12 @@ def export_onnx(
     include_normalisation: bool,
     metadata: Mapping[str, str],
     images: Tensor | None,
+    output: str = FEATURES,
 ) -> ExportResult:
     """Write ``network`` as one self-contained ONNX file with free batch size, and prove that it computes the same.
 
-    The file has one input, ``images``, float32 [B, 3, S, S], RGB, and one output, ``features``, float32 [B, D]. ONNX
-    Runtime's features are compared with those of torch in evaluation mode, on random inputs and on ``images``, before
+    The file has one input, ``images``, float32 [B, 3, S, S], RGB, and one output, float32 [B, D]. What ONNX Runtime
+    computes is compared with those of torch in evaluation mode, on random inputs and on ``images``, before
     anything is written. A copy on the CPU is exported: ``network`` itself is not touched.
 
     Args:
@@ -126,6 +127,7 @@ def export_onnx(
         include_normalisation: The graph takes images in 0..1 and normalises them itself, rather than normalised ones.
         metadata: More entries for the file's ``metadata_props``. Those that the exporter writes itself win.
         images: Real images to compare on, uint8 [N, S, S, 3], or None.
+        output: Name of the output.
 
     Raises:
         ExportError: The network cannot be expressed in ONNX, has another output than [B, D], its features are not
@@ -136,12 +138,12 @@ def export_onnx(
         _check_images(images, input_size)
     network = evaluation_copy(network)
     exported = Normalised(network, mean, std) if include_normalisation else network
-    model = _trace(exported, input_size)
+    model = _trace(exported, input_size, output)
     onnx.helper.set_model_props(model, {**metadata, **_own_metadata(input_size, mean, std, include_normalisation)})
     check_valid(model)
     content = model.SerializeToString()
 
-    parity = _Parity(content, exported)
+    parity = _Parity(content, exported, output)
     max_error_random = max(parity.compare(_random_input(batch, input_size, include_normalisation)) for batch in (1, 3))
     max_error_images = None
     if images is not None:
@@ -247,7 +249,7 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
-def _trace(network: nn.Module, input_size: int) -> onnx.ModelProto:
+def _trace(network: nn.Module, input_size: int, output: str) -> onnx.ModelProto:
     # A batch of 2: torch.export takes a dimension of 1 for a constant.
     example = torch.zeros(2, 3, input_size, input_size)
     try:
@@ -266,7 +268,7 @@ def _trace(network: nn.Module, input_size: int) -> onnx.ModelProto:
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[output],
                 dynamic_shapes=({0: "batch"},),
                 verbose=False,
             )
@@ -321,9 +323,10 @@ def _own_metadata(input_size: int, mean: Normalisation, std: Normalisation, insi
 class _Parity:
     """Compares the features of an ONNX model in ONNX Runtime with those of a torch network."""
 
-    def __init__(self, model: bytes, network: nn.Module) -> None:
+    def __init__(self, model: bytes, network: nn.Module, output: str) -> None:
         self._session = open_session(model)
         self._network = network
+        self._output = output
         self.feature_width = 0
         self.max_feature = 0.0
 
@@ -336,7 +339,7 @@ class _Parity:
         with torch.no_grad():
             expected = self._network(images).numpy()
         try:
-            (features,) = self._session.run([OUTPUT], {INPUT: images.numpy()})
+            (features,) = self._session.run([self._output], {INPUT: images.numpy()})
         except Exception as error:  # as above
             raise ExportError(f"The exported model fails on a batch of {len(images)}: {first_line(error)}") from error
         if features.shape != expected.shape:

@@ -1,9 +1,12 @@
-"""What frozen features are worth. One file a task.
+"""What a network has learned. One file a task.
 
-Every task is a function ``(features: Features, *, seed: int, **options) -> dict[str, Any]``. It learns
-from the training part of the features alone, draws all its randomness from ``seed``, and returns ``"top1"``, the
-percentage of test images it names right, next to whatever else is worth writing down: ``others``, top-1 of other
+Tasks of frozen features are functions ``(features: Features, *, seed: int, **options) -> dict[str, Any]``. They learn
+from the training part of the features alone, draw all their randomness from ``seed``, and return ``"top1"``, the
+percentage of test images they name right, next to whatever else is worth writing down: ``others``, top-1 of other
 settings by their names, and ``curve``, rows of ``epoch`` and ``top1``, are shown as such.
+
+Tasks that train the network on are generators ``(start: Start, images: LabelledImages, narrator: Narrator, *,
+seed: int, **options) -> Iterator[FineTuned]``. What they yield says, in the same form, what came out.
 """
 
 from lightssl.registry import Registry
@@ -15,6 +18,9 @@ EVALUATIONS = Registry(
         "linear": "lightssl.evaluation.linear:linear_accuracy",
         "mlp": "lightssl.evaluation.mlp:mlp_accuracy",
         "logistic": "lightssl.evaluation.logistic:logistic_accuracy",
+        "semi": "lightssl.evaluation.semi:semi",
+        "finetune": "lightssl.evaluation.finetune:finetune",
     },
 )
+FINE_TUNINGS = ("semi", "finetune")  # those that train the network on
 DEFAULT_EVALUATIONS = ("knn", "linear")

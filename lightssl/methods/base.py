@@ -26,8 +26,13 @@ class Method(nn.Module, ABC):
 
     @property
     @abstractmethod
+    def branch(self) -> "Branch":
+        """The backbone that is evaluated and exported, with its projection head."""
+
+    @property
     def encoder(self) -> Backbone:
         """The backbone that is evaluated and exported."""
+        return self.branch.backbone
 
     @abstractmethod
     def step(self, views: Sequence[Tensor], clock: Clock) -> StepOutput:

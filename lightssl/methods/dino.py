@@ -93,9 +93,9 @@ class DINO(Method):
         self._mean_scores: list[Tensor] = []  # [K] of each pass of this step, for the centre
 
     @property
-    def encoder(self) -> Backbone:
-        """The student's backbone: the published evaluations use it, not the teacher's."""
-        return self.student.backbone
+    def branch(self) -> Branch:
+        """The student: the published evaluations use it, not the teacher."""
+        return self.student
 
     def _temperature_at(self, clock: Clock) -> float:
         ramp = clock.steps(self.teacher_temperature_warmup)

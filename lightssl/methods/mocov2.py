@@ -65,9 +65,9 @@ class MoCoV2(Method):
         self._keys: Tensor | None = None  # [B, bottleneck] of this step, for the queue
 
     @property
-    def encoder(self) -> Backbone:
-        """The query encoder's backbone."""
-        return self.query.backbone
+    def branch(self) -> Branch:
+        """The query encoder."""
+        return self.query
 
     def check(self, clock: Clock) -> None:
         """Refuse a queue that the batch does not divide: a part of it would be overwritten too early."""

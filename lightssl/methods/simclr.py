@@ -51,9 +51,9 @@ class SimCLR(Method):
         self.temperature = temperature
 
     @property
-    def encoder(self) -> Backbone:
-        """The backbone."""
-        return self.network.backbone
+    def branch(self) -> Branch:
+        """Backbone and projector."""
+        return self.network
 
     def check(self, clock: Clock) -> None:
         """Refuse a batch without negatives."""

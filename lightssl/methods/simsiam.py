@@ -57,9 +57,9 @@ class SimSiam(Method):
         self.weights = weights
 
     @property
-    def encoder(self) -> Backbone:
-        """The backbone."""
-        return self.network.backbone
+    def branch(self) -> Branch:
+        """Backbone and projector."""
+        return self.network
 
     def step(self, views: Sequence[Tensor], clock: Clock) -> StepOutput:
         """Compute the loss of one batch: see :meth:`Method.step`."""

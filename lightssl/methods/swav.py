@@ -79,9 +79,9 @@ class SwAV(Method):
         self._embeddings: Tensor | None = None  # [ASSIGNED, B, bottleneck] of this step, for the queue
 
     @property
-    def encoder(self) -> Backbone:
-        """The backbone."""
-        return self.network.backbone
+    def branch(self) -> Branch:
+        """Backbone and head."""
+        return self.network
 
     def check(self, clock: Clock) -> None:
         """Refuse a queue that does not hold one batch."""

@@ -18,7 +18,8 @@ from lightssl.checkpoint import load_strictly, load_weights
 from lightssl.config.schema import Recipe, Section
 from lightssl.data.loader import EvaluationLoader, evaluation_loader
 from lightssl.data.sources import Source, Subset
-from lightssl.errors import CheckpointError, LightSSLError
+from lightssl.errors import CheckpointError
+from lightssl.evaluation.classifier import Classifier
 from lightssl.images import normalise
 from lightssl.machine import describe_machine, usable_cores, versions
 from lightssl.methods import METHODS
@@ -28,8 +29,6 @@ from lightssl.runs import Run, find_run
 SAMPLE = "sample"
 _BATCH_NORM_IMAGES = 4096  # shown to estimate batch-norm statistics: more moves no figure
 _BATCH_NORM_BATCH = 128
-# Of batches whose size is free: with more pixels, each layer waits for memory.
-_SMALLEST_BATCH, _LARGEST_BATCH, _BATCH_PIXELS = 16, 256, 2**21
 
 
 def build_backbone(recipe: Recipe) -> Backbone:
@@ -54,7 +53,17 @@ def load_backbone(run: Run | Path | str | None = None) -> Backbone:
         run: A run, its folder, or a ``.safetensors`` file that ``lightssl pretrain`` wrote; by default the latest run.
 
     Returns:
-        A network that maps normalised images [B, 3, H, W] to features [B, D].
+        A network that maps normalised images [B, 3, H, W] to features [B, D]; of a classifier, what lies below it.
+    """
+    network = load_network(run)
+    return network.backbone if isinstance(network, Classifier) else network
+
+
+def load_network(run: Run | Path | str | None = None) -> Backbone | Classifier:
+    """Load the network that a run is there for, in eval mode: a classifier if it was fine-tuned, else its backbone.
+
+    Args:
+        run: As for :func:`load_backbone`.
     """
     if run is not None and not isinstance(run, Run) and Path(run).suffix == ".safetensors":
         path = Path(run)
@@ -68,8 +77,9 @@ def load_backbone(run: Run | Path | str | None = None) -> Backbone:
     tensors, description = load_weights(path)
     options = dict(description["backbone"])
     backbone: Backbone = BACKBONES[options.pop("name")](**options)
-    load_strictly(backbone, tensors, path)
-    return backbone.eval()
+    network = Classifier(backbone, description["classes"]) if "classes" in description else backbone
+    load_strictly(network, tensors, path)
+    return network.eval()
 
 
 def as_run(run: Run | Path | str | None) -> Run:
@@ -103,25 +113,16 @@ def evaluation_batches(
     Args:
         source: The images.
         recipe: Says how they are cut.
-        batch_size: Images in a batch; by default as many as a CPU works on without moving much memory.
+        batch_size: Images in a batch, if it matters.
         size: Pixels of a side, if not as the recipe says.
     """
-    size = size or recipe.evaluation.image_size
     return evaluation_loader(
         source,
-        size=size,
+        size=size or recipe.evaluation.image_size,
         crop_share=recipe.evaluation.crop_share,
-        batch_size=batch_size or min(_LARGEST_BATCH, max(_SMALLEST_BATCH, _BATCH_PIXELS // size**2)),
-        # Pixels that need no decoding are cut in less time than another process takes to hand them over.
-        workers=0 if _is_decoded(source) else worker_count(recipe),
+        batch_size=batch_size,
+        workers=worker_count(recipe),
     )
-
-
-def _is_decoded(source: Source) -> bool:
-    try:
-        return len(source) > 0 and isinstance(source.read(0), np.ndarray)
-    except (OSError, LightSSLError):  # whoever needs this image will say so
-        return False
 
 
 def standalone_backbone(encoder: nn.Module, recipe: Recipe) -> Backbone:
@@ -146,13 +147,14 @@ def estimate_batch_norm_on(network: nn.Module, source: Source, recipe: Recipe) -
     estimate_batch_norm(network, batches())
 
 
-def describe_backbone(recipe: Recipe, backbone: Backbone) -> dict[str, Any]:
-    """Return what is written beside the weights of a backbone."""
+def describe_network(recipe: Recipe, network: Backbone | Classifier) -> dict[str, Any]:
+    """Return what is written beside the weights of a network."""
     size = recipe.evaluation.image_size
-    cost = count_cost(backbone, size)
+    cost = count_cost(network, size)
     return {
         "backbone": {"name": recipe.backbone.name, **options_of(recipe.backbone)},
-        "feature_width": backbone.feature_width,
+        "feature_width": (network.backbone if isinstance(network, Classifier) else network).feature_width,
+        **({"classes": network.classes} if isinstance(network, Classifier) else {}),
         "input_size": size,
         "mean": recipe.data.mean,
         "std": recipe.data.std,

@@ -1,6 +1,6 @@
-"""``evaluate``: what features are worth."""
+"""``evaluate``: what a network has learned."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from lightssl.backbones.base import Backbone
 from lightssl.backbones.batchnorm import has_batch_norm
-from lightssl.config.load import PUBLISHED_SCALE, load_options, validate
+from lightssl.config.load import load_options, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.decode import decode
 from lightssl.data.sources import Source, open_splits
 from lightssl.errors import ConfigError
-from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS
+from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS, FINE_TUNINGS
 from lightssl.evaluation.features import Features, StageFeatures, extract_features
 from lightssl.evaluation.neighbours import neighbour_gallery
 from lightssl.files import write_json
@@ -29,6 +29,7 @@ from lightssl.pipeline.building import (
     load_backbone,
     options_of,
 )
+from lightssl.pipeline.fine_tuning import PRETRAINED, RANDOM, fine_tunings
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 from lightssl.train.host import prepare_host
@@ -44,10 +45,12 @@ def evaluate(
     stages: bool = False,
     narrator: Narrator | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Measure what the frozen features are worth, beside those of the same network at random initialisation.
+    """Measure what a network has learned, beside the same network at random initialisation.
 
-    A random network with batch norm is measured twice: with batch norm as initialised, and with its statistics
-    estimated on the training images. Neither is the better baseline everywhere.
+    Most tasks take its features as they are. A random network with batch norm is then measured twice: with batch norm
+    as initialised, and with its statistics estimated on the training images. Neither is the better baseline everywhere.
+    ``semi`` and ``finetune`` train the network on; the latter leaves a classifier in the run folder, which is a run of
+    its own: see :attr:`lightssl.runs.Run.fine_tuned`.
 
     Args:
         run: By default the latest run.
@@ -60,7 +63,7 @@ def evaluate(
 
     Returns:
         For each task what was also written to the run folder: ``{"task", "results", "data"}``; each result holds
-        ``network``, ``top1`` in percent and, of an earlier stage, ``stage``.
+        ``network``, ``top1`` in percent and, of an earlier stage, ``stage``, of a part of the labels, ``labels``.
 
     Raises:
         ConfigError: There is no such task, or it has no such option.
@@ -75,16 +78,53 @@ def evaluate(
     pretrained = load_backbone(run)
     prepare_host()
 
-    networks: dict[str, Callable[[], Backbone]] = {"pre-trained": lambda: pretrained}
+    frozen = {task: function for task, function in functions.items() if task not in FINE_TUNINGS}
+    trained = {task: function for task, function in functions.items() if task in FINE_TUNINGS}
+    results: dict[str, list[dict[str, Any]]] = {}
+    if frozen:
+        results |= _of_features(run, recipe, pretrained, train, test, frozen, stages, narrator)
+    if trained:
+        where = {"data": data} if test_data is None else {"data": data, "test_data": test_data}
+        results |= fine_tunings(run, recipe, train, test, trained, where, narrator)
+    written = {}
+    for task in tasks:
+        written[task] = {
+            "task": task,
+            "results": results[task],
+            "data": {
+                "train": train.name,
+                "train_images": len(train),
+                "test": test.name,
+                "test_images": len(test),
+                "split": split,
+            },
+            "seed": recipe.train.seed,
+        }
+        write_json(run.evaluation_path(task), written[task])
+    return written
+
+
+def _of_features(
+    run: Run,
+    recipe: Recipe,
+    pretrained: Backbone,
+    train: Source,
+    test: Source,
+    functions: Mapping[str, Callable[[Features], dict[str, Any]]],
+    stages: bool,
+    narrator: Narrator,
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the results of each task on the frozen features of the networks, and keep nearest neighbours."""
+    networks: dict[str, Callable[[], Backbone]] = {PRETRAINED: lambda: pretrained}
     if has_batch_norm(pretrained):
         networks["random, batch norm as initialised"] = lambda: build_backbone(recipe)
         networks["random, batch norm estimated"] = lambda: _with_estimated_batch_norm(
             build_backbone(recipe), train, recipe
         )
     else:
-        networks["random"] = lambda: build_backbone(recipe)
-    results: dict[str, list[dict[str, Any]]] = {task: [] for task in tasks}
-    with narrator.work("Evaluating", len(networks) * (len(train) + len(test) + 1000 * len(tasks))) as bar:
+        networks[RANDOM] = lambda: build_backbone(recipe)
+    results: dict[str, list[dict[str, Any]]] = {task: [] for task in functions}
+    with narrator.work("Evaluating", len(networks) * (len(train) + len(test) + 1000 * len(functions))) as bar:
         done = 0
 
         def advance(by: int, status: str) -> None:
@@ -105,31 +145,14 @@ def evaluate(
                     {"network": name, "stage": stage, **function(part)} for stage, part in earlier.items()
                 ]
                 advance(1000, f"{task}, {name}")
-            if name == "pre-trained":
+            if name == PRETRAINED:
                 gallery = neighbour_gallery(features, _pixels(train), _pixels(test), seed=recipe.train.seed)
                 write_json(run.evaluation_path("neighbours"), gallery)
-    written = {}
-    for task in tasks:
-        written[task] = {
-            "task": task,
-            "results": results[task],
-            "data": {
-                "train": train.name,
-                "train_images": len(train),
-                "test": test.name,
-                "test_images": len(test),
-                "split": split,
-            },
-            "seed": recipe.train.seed,
-        }
-        write_json(run.evaluation_path(task), written[task])
-    return written
+    return results
 
 
-def _with_options(
-    task: str, tasks: Sequence[str], overrides: Sequence[str], recipe: Recipe
-) -> Callable[[Features], dict[str, Any]]:
-    """Return a task's function with the options that overrides give it."""
+def _with_options(task: str, tasks: Sequence[str], overrides: Sequence[str], recipe: Recipe) -> Callable[..., Any]:
+    """Return a task's function with the options that the recipe's scale and overrides give it."""
     function, own = EVALUATIONS[task], [f"{task}.seed={recipe.train.seed}"]
     for text in overrides:
         section = text.partition(".")[0].strip()
@@ -140,7 +163,7 @@ def _with_options(
             )
         if section == task:
             own.append(text)
-    options = load_options(task, task, function, scale=PUBLISHED_SCALE, overrides=own)
+    options = load_options("tasks", task, function, scale=recipe.scale, overrides=own, prefix=task)
     return partial(function, **options_of(options))
 
 

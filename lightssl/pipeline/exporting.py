@@ -1,6 +1,7 @@
 """``export``: from a backbone to files for devices."""
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -26,14 +27,24 @@ from lightssl.deploy.manifest import (
     write_manifest,
 )
 from lightssl.deploy.mobile import check_accelerators, to_ort
-from lightssl.deploy.onnx import INPUT, OUTPUT, TOLERANCE, ModelDescription, describe_model, export_onnx, read_metadata
+from lightssl.deploy.onnx import (
+    FEATURES,
+    INPUT,
+    LOGITS,
+    TOLERANCE,
+    ModelDescription,
+    describe_model,
+    export_onnx,
+    read_metadata,
+)
 from lightssl.deploy.parity import OnnxNetwork, compare_features, is_of_this_machine
 from lightssl.deploy.quantise import ARCHITECTURES, MIN_AGREEMENT, Quantisation, Quantiser, to_fp16
 from lightssl.errors import DataError, ExportError, LightSSLError
+from lightssl.evaluation.classifier import Classifier
 from lightssl.files import write_bytes, write_text
 from lightssl.images import normalise
 from lightssl.machine import versions
-from lightssl.pipeline.building import SAMPLE, as_run, evaluation_batches, load_backbone
+from lightssl.pipeline.building import SAMPLE, as_run, evaluation_batches, load_network
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 
@@ -56,7 +67,10 @@ def export(
     runtimes: Sequence[str] = (),
     narrator: Narrator | None = None,
 ) -> Manifest:
-    """Write the pre-trained backbone as ONNX files, checked against torch, and a manifest beside them.
+    """Write the network of a run as ONNX files, checked against torch, and a manifest beside them.
+
+    That is the pre-trained backbone, with ``features`` as its output, or in the folder of one that was fine-tuned the
+    classifier, with ``logits`` in the order of the ``classes`` that its metadata names.
 
     Args:
         run: By default the latest run.
@@ -84,17 +98,20 @@ def export(
     read_manifest(manifest_path(path))  # which would be replaced
     for runtime in runtimes:
         converter(runtime)
-    backbone = load_backbone(run)
+    network = load_network(run)
+    classes = network.classes if isinstance(network, Classifier) else None
+    output = FEATURES if classes is None else LOGITS
     data = run.environment().get("data", SAMPLE)
     source = open_source(data, split="train")
     images = _centre_crops(source, spread_positions(len(source), _PARITY_IMAGES), recipe)
     calibration = _calibration_images(open_source(calibrate or data, split="train"), recipe) if int8 else None
-    metadata = {"recipe": recipe.name, "scale": recipe.scale, "backbone": recipe.backbone.name}
+    origin = {"recipe": recipe.name, "scale": recipe.scale, "backbone": recipe.backbone.name}
+    metadata = origin if classes is None else {**origin, "classes": json.dumps(classes)}
     files: list[ExportedFile] = []
     written: list[RuntimeFiles] = []
     with narrator.work("Exporting", 1 + fp16 + len(ARCHITECTURES) * int8 + len(runtimes)) as bar:
         fp32 = export_onnx(
-            backbone,
+            network,
             path,
             input_size=recipe.evaluation.image_size,
             mean=recipe.data.mean,
@@ -102,13 +119,14 @@ def export(
             include_normalisation=include_normalisation,
             metadata=metadata,
             images=images,
+            output=output,
         )
         normalised = normalise(images, recipe.data.mean, recipe.data.std)
         for file, quantisation in chain([(path, None)], _smaller_files(path, fp16=fp16, calibration=calibration)):
-            files.append(_exported_file(file, quantisation, backbone, normalised, ort=ort))
+            files.append(_exported_file(file, quantisation, network, normalised, ort=ort))
             bar(len(files), file.name)
         for runtime in runtimes:
-            written.append(write_for(runtime, path, backbone))
+            written.append(write_for(runtime, path, network))
             bar(len(files) + len(written), runtime)
     for made in files:
         if made.quantisation is not None and made.quantisation.agreement < MIN_AGREEMENT:
@@ -118,7 +136,7 @@ def export(
             )
     described = read_metadata(path)
     manifest = Manifest(
-        **metadata,
+        **origin,
         input=ModelInput(
             name=INPUT,
             size=fp32.input_size,
@@ -127,8 +145,8 @@ def export(
             mean=recipe.data.mean,
             std=recipe.data.std,
         ),
-        output=ModelOutput(name=OUTPUT, width=fp32.feature_width),
-        classes=source.classes,
+        output=ModelOutput(name=output, width=fp32.feature_width),
+        classes=source.classes if classes is None else classes,
         calibration=(calibrate or data) if int8 else None,
         versions=versions(),
         files=files,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 from lightssl.backbones.matching import recognise, weights_for
 from lightssl.backbones.published import KINDS, Published, read_published
-from lightssl.checkpoint import load_strictly, save_backbone
+from lightssl.checkpoint import load_strictly, save_network
 from lightssl.config.load import dump, load_recipe
 from lightssl.config.schema import Card, Recipe
-from lightssl.pipeline.building import build_backbone, describe_backbone, describe_environment, options_of
+from lightssl.pipeline.building import build_backbone, describe_environment, describe_network, options_of
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run, new_run
 
@@ -59,10 +59,10 @@ def import_weights(
         "network": published.network.role,
         "left_out": left_out,
     }
-    description = {**describe_backbone(resolved, backbone), "imported": imported}
+    description = {**describe_network(resolved, backbone), "imported": imported}
 
     run = new_run(Path(out) if out is not None else None, resolved.name)
-    save_backbone(run.weights_path, backbone, description)
+    save_network(run.weights_path, backbone, description)
     run.write_start(dump(resolved), describe_environment(imported=imported))
     evaluation, data = resolved.evaluation, resolved.data
     others = f". It also has: {', '.join(published.others)} (--network)" if published.others else ""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightssl.backbones.base import Backbone
 from lightssl.backbones.batchnorm import batch_norm_layers, in_eval_mode
-from lightssl.checkpoint import load_checkpoint, load_strictly, save_backbone
+from lightssl.checkpoint import load_checkpoint, load_strictly, save_network
 from lightssl.collapse import effective_rank
 from lightssl.config.load import dump
 from lightssl.config.schema import Recipe
@@ -24,8 +24,8 @@ from lightssl.files import read_json_lines, write_json
 from lightssl.methods.base import Method
 from lightssl.pipeline.building import (
     build_method,
-    describe_backbone,
     describe_environment,
+    describe_network,
     estimate_batch_norm_on,
     standalone_backbone,
 )
@@ -200,7 +200,7 @@ class PointTraining:
         rows = read_json_lines(run.metrics_path)
         scores = {key.removeprefix(_PREFIX): value for key, value in rows[-1].items() if key.startswith(_PREFIX)}
         backbone = self._judge.network(method, recipe)
-        save_backbone(run.weights_path, backbone, describe_backbone(recipe, backbone))
+        save_network(run.weights_path, backbone, describe_network(recipe, backbone))
         result = {
             "point": point.name,
             "seed": seed,

@@ -11,7 +11,7 @@ from lightssl.deploy.profile import bench as bench_profile
 from lightssl.errors import ConfigError
 from lightssl.files import write_bytes, write_json
 from lightssl.machine import describe_machine, versions
-from lightssl.pipeline.building import load_backbone
+from lightssl.pipeline.building import load_network
 from lightssl.pipeline.exporting import exported_model
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run, find_run
@@ -47,7 +47,7 @@ def bench(
             bar(done, model.name)
             run = _run_of(model)
             path = run.bench_path(_as_file_name(target), model.name) if run else model
-            measurements = bench_profile(model, profile, network=load_backbone(run) if run else None, settings=settings)
+            measurements = bench_profile(model, profile, network=load_network(run) if run else None, settings=settings)
             rows = [{"model": str(model), **asdict(measurement)} for measurement in measurements]
             if run is not None:
                 result = {"target": target, "machine": describe_machine(), "versions": versions(), "rows": rows}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightssl.backbones.base import Backbone
-from lightssl.checkpoint import load_checkpoint, save_backbone
+from lightssl.checkpoint import load_checkpoint, save_network
 from lightssl.config.load import compose, dump, load_recipe, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.loader import BadImages, PretrainingLoader, pretraining_loader, steps_per_epoch
@@ -24,8 +24,8 @@ from lightssl.pipeline.building import (
     SAMPLE,
     as_run,
     build_method,
-    describe_backbone,
     describe_environment,
+    describe_network,
     estimate_batch_norm_on,
     fields_of,
     options_of,
@@ -161,7 +161,7 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
         backbone = standalone_backbone(method.encoder, recipe)
         if recipe.train.estimate_batch_norm:
             estimate_batch_norm_on(backbone, source, recipe)
-        save_backbone(run.weights_path, backbone, describe_backbone(recipe, backbone))
+        save_network(run.weights_path, backbone, describe_network(recipe, backbone))
         narrator.say(f"Backbone: {run.weights_path}")
     fabric.barrier()
     return run

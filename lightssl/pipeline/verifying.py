@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightssl.backbones.base import Backbone
 from lightssl.backbones.cost import count_cost
 from lightssl.config.load import validate
 from lightssl.config.schema import Recipe
@@ -22,9 +21,11 @@ from lightssl.deploy.onnx import ModelDescription, check_valid, describe_model
 from lightssl.deploy.parity import OnnxNetwork, check_fits, compare_features, is_of_this_machine
 from lightssl.errors import ConfigError, DataError, ExportError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
+from lightssl.evaluation.classifier import Classifier
+from lightssl.evaluation.held_out import accuracy
 from lightssl.files import write_json
 from lightssl.machine import describe_machine, versions
-from lightssl.pipeline.building import SAMPLE, as_run, load_backbone
+from lightssl.pipeline.building import SAMPLE, as_run, load_network
 from lightssl.pipeline.evaluating import features_of_images, features_of_splits
 from lightssl.pipeline.exporting import exported_model, onnx_network, precision_computed_in, spread_positions
 from lightssl.progress import Narrator, Silent
@@ -44,7 +45,7 @@ def verify(
     arch: str | None = None,
     narrator: Narrator | None = None,
 ) -> dict[str, Any]:
-    """Compare exported files with the torch network: their features on real images, and what these are worth.
+    """Compare exported files with the torch network: what they compute of real images, and what that is worth.
 
     Args:
         models: ONNX files, all of one run; by default those in the manifest of the run.
@@ -57,8 +58,9 @@ def verify(
         narrator: Told how it goes.
 
     Returns:
-        ``{"data", "train_images", "rows", "machine", "versions"}``: one row for torch and one for each file, with
-        ``knn_top1`` in percent, None without kNN, ``computed_in`` and ``computed_on``, and
+        ``{"data", "train_images", "accuracy", "rows", "machine", "versions"}``: one row for torch and one for each
+        file, with ``top1`` in percent, of kNN or the classifier as ``accuracy`` says, None without labels,
+        ``computed_in`` and ``computed_on``, and
         :class:`lightssl.deploy.parity.Parity`. Also written to the run folder.
 
     Raises:
@@ -77,16 +79,17 @@ def verify(
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
     files = files or _exported_files(run)
     descriptions = {file: _checked_description(file, recipe) for file in files}
-    backbone = load_backbone(run)
+    reference = load_network(run)
     splits, images = _verification_images(run, recipe, data, narrator)
     computed_on, path = platform.machine(), run.verification_path
     batch_size: int | None = None
     if emulate:
         computed_on, batch_size = f"{EMULATED_MACHINE} under qemu", _EMULATED_BATCH
         path = path.with_stem(f"{path.stem}_{EMULATED_MACHINE}")
-        splits, images = _fewer_images(splits, images, backbone, recipe)
+        splits, images = _fewer_images(splits, images, reference, recipe)
         knn = f"kNN among {len(splits[0]):,} others" if splits else "without kNN"
         narrator.say(f"Emulation is slow: compared on {len(images):,} images, {knn}")
+    classifies = isinstance(reference, Classifier)
     shown = sum(map(len, splits)) if splits else len(images)
     rows: list[dict[str, Any]] = []
     with (
@@ -101,15 +104,17 @@ def verify(
             bar(done, status)
 
         def measure(network: nn.Module, name: str) -> tuple[Tensor, float | None]:
-            """Return features of the compared images, and kNN accuracy in percent where there are labels."""
+            """Return the output for the compared images, and its accuracy in percent where there are labels."""
             on_batch = partial(advance, status=name)
             if splits is None:
                 return features_of_images(network, images, recipe, on_batch, batch_size)[0], None
             features = features_of_splits(network, *splits, recipe, on_batch, batch_size)
+            if classifies:
+                return features.test, accuracy(features.test.argmax(dim=1), features.test_labels)
             return features.test, EVALUATIONS["knn"](features, seed=recipe.train.seed)["top1"]
 
-        expected, top1 = measure(backbone, "torch")
-        rows.append({"model": "torch", "precision": "fp32", "knn_top1": top1})
+        expected, top1 = measure(reference, "torch")
+        rows.append({"model": "torch", "precision": "fp32", "top1": top1})
         for file, network in networks.items():
             features, top1 = measure(network, file.name)
             description = descriptions[file]
@@ -122,12 +127,13 @@ def verify(
                 "bytes": description.bytes,
                 "sha256": description.sha256,
                 **asdict(compare_features(features, expected)),
-                "knn_top1": top1,
+                "top1": top1,
             }
             rows.append(row)
     result = {
         "data": images.name,
         "train_images": len(splits[0]) if splits else None,
+        "accuracy": "top-1" if classifies else "kNN",
         "rows": rows,
         "machine": describe_machine(),
         "versions": versions(),
@@ -140,13 +146,14 @@ def _verification_images(
     run: Run, recipe: Recipe, data: str | None, narrator: Narrator
 ) -> tuple[tuple[Source, Source] | None, Source]:
     """Open train and test images where there are labels, and the images that features are compared on."""
-    spec = data or run.environment().get("data", SAMPLE)
+    environment = run.environment()
+    spec = data or environment.get("data", SAMPLE)
     try:
-        train, test, how = open_splits(spec, seed=recipe.train.seed)
+        train, test, how = open_splits(spec, None if data else environment.get("test_data"), seed=recipe.train.seed)
     except DataError as error:
         if data is not None:
             raise
-        narrator.say(f"No kNN: {error.message} Name labelled images with --data")
+        narrator.say(f"No accuracy: {error.message} Name labelled images with --data")
         source = open_source(spec, split="train")
         return None, Subset(source, spread_positions(len(source), _COMPARED_IMAGES), source.name)
     narrator.say(how)
@@ -154,10 +161,10 @@ def _verification_images(
 
 
 def _fewer_images(
-    splits: tuple[Source, Source] | None, images: Source, backbone: Backbone, recipe: Recipe
+    splits: tuple[Source, Source] | None, images: Source, network: nn.Module, recipe: Recipe
 ) -> tuple[tuple[Source, Source] | None, Source]:
     """Leave out images until an emulator gets through them in minutes; kNN too, where too few are left for it."""
-    count = _EMULATED_FLOPS // count_cost(backbone, recipe.evaluation.image_size).flops
+    count = _EMULATED_FLOPS // count_cost(network, recipe.evaluation.image_size).flops
     if splits is None or count < _FEWEST_KNN_IMAGES:
         few = spread_positions(len(images), min(max(count, _EMULATED_BATCH), _COMPARED_IMAGES))
         return None, Subset(images, few, images.name)

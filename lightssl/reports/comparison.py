@@ -80,12 +80,12 @@ class _Row:
     @property
     def facts(self) -> str:
         size = "" if self.megabytes is None else f"{self.megabytes:.2f} MB"
-        accuracy = "" if self.accuracy is None else f"kNN {self.accuracy:.1f} %"
+        accuracy = "" if self.accuracy is None else f"accuracy {self.accuracy:.1f} %"
         return ", ".join(filter(None, [self.result.precision, size, accuracy]))
 
 
 def _accuracies(results: Mapping[Path, Sequence[Result]]) -> dict[str, float]:
-    """Return the kNN accuracy by the SHA-256 of models, of the runs that the models or the results lie in."""
+    """Return the accuracy by the SHA-256 of models, of the runs that the models or the results lie in."""
     files = [*results, *(result.model for rows in results.values() for result in rows)]
     found: dict[str, float] = {}
     for folder in dict.fromkeys(file.parent.parent for file in files):
@@ -110,7 +110,7 @@ def _setting(rows: Sequence[_Row], devices: Sequence[str]) -> dict[str, Any]:
         )
         model["cells"][row.result.place].append(row)
     drawings = [
-        _drawing(rows, devices, "kNN accuracy, %", lambda row: row.accuracy),
+        _drawing(rows, devices, "accuracy, %", lambda row: row.accuracy),
         _drawing(rows, devices, "size, MB", lambda row: row.megabytes),
     ]
     return {

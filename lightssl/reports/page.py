@@ -31,6 +31,8 @@ TITLES = {  # of evaluations; others go by their own name
     "linear": "Linear probe",
     "mlp": "Probe with a hidden layer",
     "logistic": "Linear classifier by a long schedule of SGD",
+    "semi": "Fine-tuning on few labels",
+    "finetune": "Fine-tuning",
 }
 
 # What is known of the logged quantities; others are drawn after these, under their own names.
@@ -94,12 +96,13 @@ def _contents(run: Run) -> dict[str, Any]:
     neighbours = read_mapping(run.evaluation_path("neighbours"))
     skipped = [row for row in read_json_lines(run.skipped_path) if "name" in row]
     name = str(recipe.get("name", run.folder.name))
-    imported = _imported(environment)
+    trained_here = not environment.keys() & {"imported", "fine_tuned"}
     return {
-        "title": f"{name}, scale {recipe['scale']}" if "scale" in recipe and not imported else name,
-        "imported": imported,
+        "title": f"{name}, scale {recipe['scale']}" if "scale" in recipe and trained_here else name,
+        "trained_here": trained_here,
+        "origin": _origin(environment),
         "facts": _facts(environment),
-        "verdict": [task["verdict"] for task in evaluations if task["verdict"]]
+        "verdict": [verdict for task in evaluations for verdict in task["verdicts"] if verdict]
         or ["What the features are worth has not been measured yet."],
         "evaluations": evaluations,
         "missing_tasks": [
@@ -122,7 +125,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "skipped_count": f"{len(skipped):,} image{'s' if len(skipped) != 1 else ''}",
         "skipped_more": f"The first {SKIPPED_SHOWN} are shown." if len(skipped) > SKIPPED_SHOWN else "",
         "commands": commands,
-        "next_steps": _next_steps(run, recipe, commands, imported=bool(imported)),
+        "next_steps": _next_steps(run, recipe, commands, trained_here=trained_here),
     }
 
 
@@ -153,14 +156,15 @@ def _evaluation(task: str, run: Run) -> dict[str, Any] | None:
     # The random networks name themselves; everything else was trained.
     shown = [
         {
-            "network": f"{row['network']}, {row['stage']}" if "stage" in row else str(row["network"]),
+            "network": ", ".join(str(row[key]) for key in ("network", "labels", "stage") if key in row),
             "stage": row.get("stage"),
+            "labels": row.get("labels"),
             "top1": row["top1"],
             "pretrained": not str(row["network"]).startswith("random"),
         }
         for row in rows
     ]
-    settings = {key: value for key, value in rows[0].items() if key not in ("network", "top1", "curve")}
+    settings = {key: value for key, value in rows[0].items() if key not in ("network", "labels", "top1", "curve")}
     points = [
         row for row in mappings(rows[0].get("curve")) if is_number(row.get("epoch")) and is_number(row.get("top1"))
     ]
@@ -171,7 +175,11 @@ def _evaluation(task: str, run: Run) -> dict[str, Any] | None:
         "title": title,
         "rows": shown,
         "details": _sentence({**settings, **(data if isinstance(data, dict) else {})}),
-        "verdict": _verdict(title, [row for row in shown if row["stage"] is None], rows[0].get("test_images")),
+        "verdicts": [
+            _verdict(title if labels is None else f"{title}, {labels}:", compared, rows[0].get("test_images"))
+            for labels in dict.fromkeys(row["labels"] for row in shown)
+            if (compared := [row for row in shown if row["stage"] is None and row["labels"] == labels])
+        ],
         "curve": _convergence(task, points) if points else "",
     }
 
@@ -245,10 +253,18 @@ def _training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"panels": panels, "training_facts": f"{facts}."}
 
 
-def _imported(environment: Mapping[str, Any]) -> str:
-    """Say where weights are from that were not trained here; empty for those that were."""
-    origin = mapping(environment.get("imported"))
-    return f"imported from {origin.get('file')} ({origin.get('kind')}, {origin.get('network')})" if origin else ""
+def _origin(environment: Mapping[str, Any]) -> str:
+    """Say where weights are from that no training of this run made; empty for others."""
+    imported, tuned = mapping(environment.get("imported")), mapping(environment.get("fine_tuned"))
+    if imported:
+        source = f"{imported.get('file')} ({imported.get('kind')}, {imported.get('network')})"
+        return f"The weights were imported from {source}, not trained with lightssl."
+    if tuned and is_number(tuned.get("top1")):
+        return (
+            f"A classifier, fine-tuned from {tuned.get('from')} on {_text(tuned.get('train_images'))} labelled images. "
+            f"It names {tuned['top1']:.1f} % of {_text(tuned.get('test_images'))} test images right."
+        )
+    return ""
 
 
 def _view_plan(views: Any) -> str:
@@ -294,7 +310,7 @@ def _models(run: Run) -> list[dict[str, str]]:
             **{key: entry.get(key) for key in ("precision", "architecture", "opset")},
             "largest_error": parity.get("max_error"),
             "cosine_with_torch": parity.get("cosine"),
-            "kNN_%": accuracy.get(str(entry.get("sha256"))),
+            "accuracy_%": accuracy.get(str(entry.get("sha256"))),
         }
         models.append({"name": path.name, "facts": f"{path.stat().st_size / 1e6:.1f} MB. {_sentence(facts)}".strip()})
     return models
@@ -393,13 +409,13 @@ def _commands(run: Run, recipe: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _next_steps(
-    run: Run, recipe: Mapping[str, Any], commands: Mapping[str, str], *, imported: bool
+    run: Run, recipe: Mapping[str, Any], commands: Mapping[str, str], *, trained_here: bool
 ) -> list[dict[str, str]]:
     steps = []
     if not run.weights_path.exists():
         steps.append({"why": "This training has not come to its end. Go on with it:", "command": commands["resume"]})
     measured = mapping(recipe.get("card")).get("measured")
-    if not imported:
+    if trained_here:
         steps.append(
             {
                 "why": "A longer training on two CPU cores." + (f" Measured so far: {measured}" if measured else ""),

@@ -37,7 +37,7 @@ def exported_files(run: Run) -> list[dict[str, Any]]:
 
 
 def accuracies(run: Run) -> dict[str, float]:
-    """Return the kNN accuracy in percent of exported files, by their SHA-256.
+    """Return the accuracy in percent of exported files, of kNN or of a classifier, by their SHA-256.
 
     It is that of the very file where it was verified; a file in fp32 that was not has that of the network, from which
     it was checked not to differ.
@@ -50,5 +50,5 @@ def accuracies(run: Run) -> dict[str, float]:
         for row in evaluated
         if file.get("precision") == "fp32" and row.get("network") == "pre-trained"
     ]
-    found += [(row.get("sha256"), row.get("knn_top1")) for row in verified]
+    found += [(row.get("sha256"), row.get("top1")) for row in verified]
     return {str(sha256): top1 for sha256, top1 in found if is_number(top1)}

@@ -9,7 +9,7 @@ from lightssl.backbones import BACKBONES
 from lightssl.backbones.cost import count_cost
 from lightssl.backbones.mobilenetv2 import MobileNetV2
 from lightssl.backbones.timm_network import TimmNetwork
-from lightssl.checkpoint import load_strictly, load_weights, save_backbone
+from lightssl.checkpoint import load_strictly, load_weights, save_network
 from lightssl.errors import ConfigError
 
 # The width of timm's features, which is often not that of its last map.
@@ -102,7 +102,7 @@ def test_it_is_rebuilt_from_its_options_and_weights(tmp_path: Path) -> None:
     description = {"backbone": {"name": "timm", "model": "mobilenetv3_small_050"}}
     network = BACKBONES["timm"](model="mobilenetv3_small_050")
     network(torch.randn(4, 3, 32, 32))  # moves the statistics of batch norm
-    save_backbone(tmp_path / "backbone.safetensors", network, description)
+    save_network(tmp_path / "backbone.safetensors", network, description)
 
     tensors, loaded = load_weights(tmp_path / "backbone.safetensors")
     options = dict(loaded["backbone"])

@@ -77,7 +77,7 @@ def full_run(bare_run: Path) -> Path:
     cv2.imwrite(str(run / "views.png"), np.zeros((4, 6, 3), np.uint8))
     exported = {"file": "model.onnx", "sha256": "0f", "precision": "fp32", "opset": 18, "parity": {"max_error": 1.5e-6}}
     write(run / "export" / "manifest.json", {"files": [exported]})
-    write(run / "export" / "verify.json", {"rows": [{"model": "torch"}, {"sha256": "0f", "knn_top1": 44.5}]})
+    write(run / "export" / "verify.json", {"rows": [{"model": "torch"}, {"sha256": "0f", "top1": 44.5}]})
     (run / "export" / "model.onnx").write_bytes(bytes(2_500_000))
     rows = [
         {"device": "A Processor", "runtime": "onnxruntime", "threads": 1, "latency_ms_p50": 12.345, "load_ms": 50.2},

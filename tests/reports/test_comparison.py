@@ -55,7 +55,7 @@ def test_devices_models_and_kinds_are_told_apart(write: Any) -> None:
 
 def test_accuracy_is_that_of_the_very_file(full_run: Path, write: Any) -> None:
     page = write([row(), row(threads=2)], [row(device="phone")], folder=full_run / "bench")
-    assert "kNN 44.5 %" in page.text
+    assert "accuracy 44.5 %" in page.text
     assert page.tags.count("svg") == 4
     assert "No accuracy is known" not in page.text
     assert len(page.ids) == len(set(page.ids))

@@ -82,7 +82,7 @@ def test_everything_in_the_folder_is_shown(full_run):
         "temperature of tea",
         "2 global views of 32 px",
         "seed 5",
-        "2.5 MB. precision fp32, opset 18, largest error 1.5e-06, kNN % 44.5",
+        "2.5 MB. precision fp32, opset 18, largest error 1.5e-06, accuracy % 44.5",
         "cpu: A Processor",
         "12.35",
         "1 image could not be used",

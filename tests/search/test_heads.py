@@ -15,7 +15,7 @@ from lightssl.backbones.base import Backbone, Stage
 from lightssl.chains import OPERATIONS, SEARCHED, Chain
 from lightssl.data.loader import BadImages
 from lightssl.errors import ConfigError
-from lightssl.methods.base import Method
+from lightssl.methods.base import Branch, Method
 from lightssl.runs import Run
 from lightssl.search.heads import HeadSearch, genotype, mixed_layers, searched_parts, shares
 from lightssl.train import OPTIMIZERS
@@ -50,8 +50,8 @@ class Planted(Method):
         self.given = deepcopy(self.chain[0].operations[name]).requires_grad_(False)
 
     @property
-    def encoder(self) -> Backbone:
-        return self.backbone
+    def branch(self) -> Branch:
+        return Branch(self.backbone, self.chain)
 
     def step(self, views: Sequence[Tensor], clock: Clock) -> StepOutput:
         features = self.backbone(views[0][0])

@@ -1,0 +1,183 @@
+"""Training a whole network to name images. Each task that does so is one file: ``finetune.py``, ``semi.py``."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from lightssl.backbones.base import Backbone
+from lightssl.data.loader import clear_worker_errors, evaluation_loader, pretraining_loader, steps_per_epoch
+from lightssl.data.sources import Source
+from lightssl.errors import DataError, LightSSLError
+from lightssl.evaluation.classifier import Classifier
+from lightssl.evaluation.features import extract_features
+from lightssl.evaluation.held_out import accuracy
+from lightssl.images import normalise
+from lightssl.progress import Narrator
+from lightssl.schedules import warmup_cosine
+from lightssl.types import Share
+from lightssl.views.training import TrainingCrop
+
+Area = tuple[Share, Share]  # of an image, that crops cover: least and most
+
+
+class Start(NamedTuple):
+    """Where a fine-tuning begins; it works on copies."""
+
+    network: str  # what the result calls it
+    backbone: Backbone
+    head: nn.Sequential | None  # layers before the last one of a projection head, if there is one
+
+
+class FineTuned(NamedTuple):
+    """Where it ended."""
+
+    result: dict[str, Any]  # ready for JSON: ``top1`` in percent and what else is worth writing down
+    classifier: Classifier
+    trained_on: Source
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images to fine-tune on and to test on, and how a network is fed with them."""
+
+    train: Source  # with labels
+    test: Source
+    size: int  # pixels of a side
+    crop_share: float  # of test images: see :func:`lightssl.data.loader.centre_crop`
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    workers: int = 0
+    device: torch.device | str = "cpu"
+
+
+@dataclass(frozen=True)
+class Course:
+    """How long and how fast. The learning rates of an optimiser rise linearly and fall to 0 along a cosine."""
+
+    epochs: int
+    batch_size: int  # or as many images as there are
+    area: Area
+    warmup: float = 0.0  # share of all steps
+    label_smoothing: float = 0.0
+
+
+def fine_tune(
+    classifier: Classifier,
+    images: LabelledImages,
+    trained_on: Source,
+    optimizer: Optimizer,
+    course: Course,
+    *,
+    seed: int,
+    title: str,
+    narrator: Narrator,
+) -> float:
+    """Train a classifier, and return the percentage of test images that it names right in the end.
+
+    Args:
+        classifier: Trained in place; it ends on the CPU, in eval mode.
+        images: What is known of the images.
+        trained_on: Those to train on.
+        optimizer: Of its parameters; the learning rates it has are those of the peak.
+        course: How long and how fast.
+        seed: With the epoch and the image, decides order and crops.
+        title: What is said to be under way.
+        narrator: Told how it goes.
+
+    Raises:
+        DataError: There are too few images, or too many of them cannot be read.
+        LightSSLError: The loss is not finite.
+    """
+    batch_size = min(course.batch_size, len(trained_on))
+    if batch_size < 2:
+        raise DataError("There is a single image to fine-tune on.", "Batch norm needs two at least.")
+    total = course.epochs * steps_per_epoch(len(trained_on), batch_size)
+    labels = torch.from_numpy(np.asarray(trained_on.labels, dtype=np.int64))
+    batches = pretraining_loader(
+        trained_on,
+        TrainingCrop(images.size, course.area, seed=seed),
+        batch_size=batch_size,
+        seed=seed,
+        start_step=0,
+        total_steps=total,
+        workers=images.workers,
+        pin_memory=torch.device(images.device).type == "cuda",
+    )
+    classifier.to(images.device).to(memory_format=torch.channels_last).train()
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    warmup = round(course.warmup * total)
+    with narrator.work(f"Fine-tuning, {title}", total) as bar, clear_worker_errors():
+        for step, batch in enumerate(batches):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = warmup_cosine(
+                    step, total_steps=total, warmup_steps=warmup, warmup_from=0.0, peak=peak, end=0.0
+                )
+            inputs = normalise(batch.views[0][0].to(images.device, non_blocking=True), images.mean, images.std)
+            targets = labels[batch.indices].to(images.device, non_blocking=True)
+            loss = cross_entropy(classifier(inputs), targets, label_smoothing=course.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if step % 10 == 0 or step == total - 1:  # to look at a loss is to wait for it
+                value = loss.item()
+                if not np.isfinite(value):
+                    raise LightSSLError(
+                        f"The loss of step {step:,} of the fine-tuning is {value}.",
+                        "Train it more slowly: --set TASK.learning_rate=...",
+                    )
+                bar(step + 1, f"loss {value:.3f}")
+    classifier.to("cpu").eval()
+    return top1_of(classifier, images)
+
+
+def top1_of(classifier: Classifier, images: LabelledImages) -> float:
+    """Return the percentage of test images that a classifier names right."""
+    shown = evaluation_loader(images.test, size=images.size, crop_share=images.crop_share, workers=images.workers)
+    logits, positions = extract_features(classifier, shown, mean=images.mean, std=images.std, device=images.device)
+    classifier.to("cpu")
+    return accuracy(logits.argmax(dim=1), torch.from_numpy(np.asarray(images.test.labels))[positions])
+
+
+def begin(start: Start, images: LabelledImages, *, seed: int) -> Classifier:
+    """Copy a start into a classifier, its last layer drawn from ``seed``."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Classifier(deepcopy(start.backbone), images.train.classes or [], deepcopy(start.head))
+
+
+def require_every_class(source: Source, images: LabelledImages) -> None:
+    """Refuse to train on images that do not show every class of the test images.
+
+    Raises:
+        DataError: A class is missing.
+    """
+    missing = sorted(set(classes_shown(images.test)) - set(classes_shown(source)))
+    if missing:
+        names = [(images.train.classes or [])[label] for label in missing]
+        raise DataError(
+            f"No image to fine-tune on shows {', '.join(map(repr, names[:5]))}"
+            f"{f' and {len(names) - 5} more classes' if len(names) > 5 else ''} of the test set.",
+            "The test set could never be named right. Give images of every class.",
+        )
+
+
+def classes_shown(source: Source) -> list[int]:
+    """Return the labels that at least one image has."""
+    labels: list[int] = np.unique(np.asarray(source.labels)).tolist()
+    return labels
+
+
+def describe_course(course: Course, images: int) -> dict[str, Any]:
+    """Return what a result says of how it was trained."""
+    return {
+        "epochs": course.epochs,
+        "batch_size": min(course.batch_size, images),
+        "train_images": images,
+        "crop_area": list(course.area),
+    }

@@ -1,0 +1,117 @@
+"""``evaluate`` of tasks that train the network on, and the classifier that it leaves."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import lightssl
+from lightssl.checkpoint import load_checkpoint
+from lightssl.config.load import validate
+from lightssl.data.sources import open_splits
+from lightssl.deploy.onnx import read_metadata
+from lightssl.pipeline.building import build_method, evaluation_batches, load_network
+from lightssl.pipeline.fine_tuning import pretrained_start, random_start
+from lightssl.runs import Run
+
+SHORT = ["finetune.epochs=2", "finetune.batch_size=8", "finetune.learning_rate=0.01"]
+
+
+@pytest.fixture
+def run(photos: Path, tmp_path: Path, tiny: list[str]) -> Run:
+    return lightssl.pretrain("mobilenetv2_dino", data=str(photos), overrides=tiny, out=tmp_path / "run")
+
+
+def test_a_classifier_from_fine_tuning_to_a_timed_onnx_file(run: Run, photos: Path) -> None:
+    results = lightssl.evaluate(run, tasks=["finetune"], overrides=SHORT)["finetune"]["results"]
+    assert [row["network"] for row in results] == ["pre-trained", "random"]
+    assert results[0]["epochs"] == 2
+
+    manifest = lightssl.export(run.fine_tuned, fp16=True)
+    onnx = run.fine_tuned.onnx_path
+    assert (manifest.output.name, manifest.output.width, manifest.classes) == ("logits", 2, ["blue", "red"])
+    assert json.loads(read_metadata(onnx)["classes"]) == ["blue", "red"]
+
+    # Whoever has nothing but the file names as many images right as the evaluation says.
+    recipe = validate(run.recipe(), origin="the run")
+    _, test, _ = open_splits(str(photos), seed=recipe.train.seed)
+    session = onnxruntime.InferenceSession(onnx)
+    shown = list(evaluation_batches(test, recipe))
+    pixels = np.concatenate([images.numpy() for images, _ in shown]).transpose(0, 3, 1, 2).astype(np.float32) / 255
+    positions = torch.cat([positions for _, positions in shown]).numpy()
+    (logits,) = session.run(["logits"], {"images": pixels})
+    right = np.mean(logits.argmax(axis=1) == np.asarray(test.labels)[positions])
+    assert 100 * right == pytest.approx(results[0]["top1"])
+
+    verified = lightssl.verify(run=run.fine_tuned)
+    assert verified["accuracy"] == "top-1"
+    assert [row["top1"] for row in verified["rows"]][:2] == [results[0]["top1"]] * 2
+    assert lightssl.bench([onnx], settings={"threads": [1], "min_samples": 3, "min_seconds": 0})[0]["threads"] == 1
+
+    page = lightssl.report(run.fine_tuned).read_text(encoding="utf-8")
+    assert "A classifier, fine-tuned from run on 24 labelled images" in page
+    assert "Fine-tuning" in lightssl.report(run).read_text(encoding="utf-8")
+
+
+def test_what_lies_below_the_classifier_is_a_backbone(run: Run) -> None:
+    lightssl.evaluate(run, tasks=["finetune"], overrides=SHORT)
+    tuned, before = lightssl.load_backbone(run.fine_tuned), lightssl.load_backbone(run)
+    images = torch.randn(2, 3, 32, 32)
+    classifier = load_network(run.fine_tuned)
+    assert torch.equal(classifier.head(tuned(images)), classifier(images))
+    assert not torch.equal(tuned(images), before(images))
+
+
+@pytest.mark.parametrize(
+    "recipe", ["mobilenetv2_dino", "mobilenetv2_swav", "mobilenetv2_mocov2", "resnet18_simsiam_cifar"]
+)
+def test_it_begins_with_the_projection_head_of_the_checkpoint(
+    recipe: str, photos: Path, tmp_path: Path, make_tiny: Callable[[str], list[str]]
+) -> None:
+    settings = [*make_tiny(recipe), "train.probe=true"]
+    run = lightssl.pretrain(recipe, data=str(photos), overrides=settings, out=tmp_path / "run")
+    resolved = validate(run.recipe(), origin="the run")
+    start, random = pretrained_start(run, resolved), random_start(run, resolved)
+    assert start.head is not None
+    assert random.head is not None
+    saved = load_checkpoint(run.checkpoint_path)["state"]["method"]
+    method = build_method(resolved)
+    head = next(name for name, module in method.named_modules() if module is method.branch.head)
+    trained = [value for key, value in saved.items() if key.startswith(f"{head}.")]
+    hidden = list(start.head.state_dict().values())
+    assert len(hidden) > 1
+    assert all(any(torch.equal(one, other) for other in trained) for one in hidden)
+    assert len(list(start.head.modules())) == len(list(random.head.modules()))
+    pairs = zip(start.head.parameters(), random.head.parameters(), strict=True)
+    assert not any(torch.equal(one, other) for one, other in pairs if one.ndim > 1)
+
+
+def test_without_a_checkpoint_a_linear_layer_follows(run: Run) -> None:
+    run.checkpoint_path.unlink()
+    recipe = validate(run.recipe(), origin="the run")
+    assert pretrained_start(run, recipe).head is None
+    assert random_start(run, recipe).head is None
+
+
+def test_the_labels_of_semi_are_written_and_can_be_given_again(run: Run) -> None:
+    options = ["semi.batch_size=8", "semi.labels=[0.5]", "semi.epochs=[2]"]
+    written = lightssl.evaluate(run, tasks=["semi"], overrides=options)["semi"]["results"]
+    listed = run.labels_path("semi", "50")
+    names = listed.read_text(encoding="utf-8").splitlines()
+    assert len(names) == 12
+    assert sum(name.startswith("red/") for name in names) == 6
+    given = [*options, f"semi.images_from={listed}"]
+    again = lightssl.evaluate(run, tasks=["semi"], overrides=given)["semi"]["results"]
+    assert again == written
+
+
+def test_frozen_features_and_fine_tuning_in_one_go(run: Run) -> None:
+    results = lightssl.evaluate(run, tasks=["knn", "semi"], overrides=["knn.k=3", "semi.labels=[1]", "semi.epochs=[1]"])
+    assert len(results["knn"]["results"]) == 3
+    assert [row["network"] for row in results["semi"]["results"]] == ["pre-trained", "random"]
+    assert not run.labels_path("semi", "100").exists()  # all of them are no list
+    assert not run.fine_tuned.folder.exists()
