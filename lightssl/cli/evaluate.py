@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
             "lightssl evaluate --task logistic --set logistic.epochs=1000",
             "lightssl evaluate --task semi --set 'semi.labels=[0.2]' --set 'semi.epochs=[20]'",
             "lightssl evaluate --task finetune",
+            "lightssl evaluate --task labelfree",
         )
     )(evaluate)
 
@@ -31,7 +32,8 @@ def evaluate(
         typer.Option(
             help="knn; linear, a probe solved to its end; mlp, one with a hidden layer; logistic, one by a long "
             "schedule of SGD, to see it converge. These take features as they are. semi trains the network on, with "
-            "few labels; finetune with all, to a classifier in RUN/finetune that export takes. Repeat for more.",
+            "few labels; finetune with all, to a classifier in RUN/finetune that export takes. labelfree measures "
+            "features without labels. Repeat for more.",
             show_default="knn and linear",
         ),
     ] = None,
@@ -54,7 +56,7 @@ def evaluate(
 ) -> None:
     """Measure what a network has learned, beside the same network at random initialisation."""
     from lightssl import pipeline
-    from lightssl.evaluation import DEFAULT_EVALUATIONS
+    from lightssl.evaluation import DEFAULT_EVALUATIONS, LABEL_FREE
 
     written = pipeline.evaluate(
         run,
@@ -68,6 +70,11 @@ def evaluate(
     if json:
         print_json(written)
         return
+    for task_name in LABEL_FREE:
+        if task_name in written:
+            _print_measures(written.pop(task_name)["results"])
+    if not written:
+        return
     first = next(iter(written.values()))
     table: dict[str, dict[str, str]] = {}
     for task_name, result in written.items():
@@ -80,6 +87,13 @@ def evaluate(
         for row in result["results"]:
             for setting, top1 in row.get("others", {}).items():
                 console.print(f"{name}, {_name(row)}, {setting}: {top1:.1f} %", markup=False, highlight=False)
+
+
+def _print_measures(rows: list[dict[str, Any]]) -> None:
+    names = [name for name in rows[0] if name not in ("network", "images")]
+    cells = [[row["network"], *("-" if row[name] is None else f"{row[name]:.3f}" for name in names)] for row in rows]
+    print_table(f"Without labels, of {rows[0]['images']:,} training images", ["network", *names], cells)
+    console.print("Better: a higher rank, alpha near 1, lower alignment and uniformity. Compare like with like.")
 
 
 def _name(row: dict[str, Any]) -> str:

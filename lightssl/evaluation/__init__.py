@@ -5,6 +5,9 @@ from the training part of the features alone, draw all their randomness from ``s
 percentage of test images they name right, next to whatever else is worth writing down: ``others``, top-1 of other
 settings by their names, and ``curve``, rows of ``epoch`` and ``top1``, are shown as such.
 
+Tasks that take no labels are functions ``(features: Tensor, views: Tensor, *, seed: int, **options) -> dict[str,
+Any]``: features of images and of two views of images, and measures by their names.
+
 Tasks that train the network on are generators ``(start: Start, images: LabelledImages, narrator: Narrator, *,
 seed: int, **options) -> Iterator[FineTuned]``. What they yield says, in the same form, what came out.
 """
@@ -18,9 +21,11 @@ EVALUATIONS = Registry(
         "linear": "lightssl.evaluation.linear:linear_accuracy",
         "mlp": "lightssl.evaluation.mlp:mlp_accuracy",
         "logistic": "lightssl.evaluation.logistic:logistic_accuracy",
+        "labelfree": "lightssl.evaluation.labelfree:label_free_measures",
         "semi": "lightssl.evaluation.semi:semi",
         "finetune": "lightssl.evaluation.finetune:finetune",
     },
 )
+LABEL_FREE = ("labelfree",)  # those that take no labels
 FINE_TUNINGS = ("semi", "finetune")  # those that train the network on
 DEFAULT_EVALUATIONS = ("knn", "linear")

@@ -14,9 +14,10 @@ from lightssl.backbones.batchnorm import has_batch_norm
 from lightssl.config.load import load_options, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.decode import decode
-from lightssl.data.sources import Source, open_splits
+from lightssl.data.loader import pretraining_loader
+from lightssl.data.sources import Source, Subset, open_source, open_splits
 from lightssl.errors import ConfigError
-from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS, FINE_TUNINGS
+from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS, FINE_TUNINGS, LABEL_FREE
 from lightssl.evaluation.features import Features, StageFeatures, extract_features
 from lightssl.evaluation.neighbours import neighbour_gallery
 from lightssl.files import write_json
@@ -28,11 +29,17 @@ from lightssl.pipeline.building import (
     evaluation_batches,
     load_backbone,
     options_of,
+    worker_count,
 )
 from lightssl.pipeline.fine_tuning import PRETRAINED, RANDOM, fine_tunings
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 from lightssl.train.host import prepare_host
+from lightssl.views.maker import ViewMaker
+
+# RankMe asks for more images than features are wide, and changes little from here on.
+_LABEL_FREE_IMAGES, _LABEL_FREE_PAIRS = 10_000, 2_048
+_PAIRS_AT_A_TIME = 64
 
 
 def evaluate(
@@ -55,7 +62,7 @@ def evaluate(
     Args:
         run: By default the latest run.
         tasks: Names in :data:`lightssl.evaluation.EVALUATIONS`.
-        data: Labelled images; by default those that the run was trained on.
+        data: Labelled images, but for ``labelfree``; by default those that the run was trained on.
         test_data: Labelled test images, if they lie elsewhere.
         overrides: Texts like ``knn.k=[10,20]``: options of the tasks, the keyword arguments of their functions.
         stages: Measure the features of every stage of the networks as well, to see which represents best.
@@ -64,6 +71,7 @@ def evaluate(
     Returns:
         For each task what was also written to the run folder: ``{"task", "results", "data"}``; each result holds
         ``network``, ``top1`` in percent and, of an earlier stage, ``stage``, of a part of the labels, ``labels``.
+        Those of ``labelfree`` hold measures in place of ``top1``.
 
     Raises:
         ConfigError: There is no such task, or it has no such option.
@@ -74,40 +82,83 @@ def evaluate(
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
     functions = {task: _with_options(task, tasks, overrides, recipe) for task in tasks}
     data = data or run.environment().get("data", SAMPLE)
-    train, test, split = open_splits(data, test_data, seed=recipe.train.seed)
-    pretrained = load_backbone(run)
+    splits: tuple[Source, Source] | None = None
+    if set(tasks) <= set(LABEL_FREE):
+        images, said = open_source(data, split="train"), {}
+    else:
+        images, test, split = open_splits(data, test_data, seed=recipe.train.seed)
+        splits, said = (images, test), {"test": test.name, "test_images": len(test), "split": split}
+    what = {"train": images.name, "train_images": len(images), **said}
+    networks = _networks(recipe, load_backbone(run), images)
     prepare_host()
 
-    frozen = {task: function for task, function in functions.items() if task not in FINE_TUNINGS}
-    trained = {task: function for task, function in functions.items() if task in FINE_TUNINGS}
     results: dict[str, list[dict[str, Any]]] = {}
-    if frozen:
-        results |= _of_features(run, recipe, pretrained, train, test, frozen, stages, narrator)
-    if trained:
+    label_free = {task: function for task, function in functions.items() if task in LABEL_FREE}
+    trained = {task: function for task, function in functions.items() if task in FINE_TUNINGS}
+    frozen = {task: function for task, function in functions.items() if task not in (*LABEL_FREE, *FINE_TUNINGS)}
+    if label_free:
+        results |= _without_labels(recipe, networks, images, label_free, narrator)
+    if frozen and splits:
+        results |= _of_features(run, recipe, networks, *splits, frozen, stages, narrator)
+    if trained and splits:
         where = {"data": data} if test_data is None else {"data": data, "test_data": test_data}
-        results |= fine_tunings(run, recipe, train, test, trained, where, narrator)
+        results |= fine_tunings(run, recipe, *splits, trained, where, narrator)
     written = {}
     for task in tasks:
-        written[task] = {
-            "task": task,
-            "results": results[task],
-            "data": {
-                "train": train.name,
-                "train_images": len(train),
-                "test": test.name,
-                "test_images": len(test),
-                "split": split,
-            },
-            "seed": recipe.train.seed,
-        }
+        written[task] = {"task": task, "results": results[task], "data": what, "seed": recipe.train.seed}
         write_json(run.evaluation_path(task), written[task])
     return written
+
+
+def _networks(recipe: Recipe, pretrained: Backbone, source: Source) -> dict[str, Callable[[], Backbone]]:
+    """Return what makes the pre-trained network and the random ones, by their names."""
+    networks: dict[str, Callable[[], Backbone]] = {PRETRAINED: lambda: pretrained}
+    if not has_batch_norm(pretrained):
+        return {**networks, RANDOM: lambda: build_backbone(recipe)}
+    return {
+        **networks,
+        "random, batch norm as initialised": lambda: build_backbone(recipe),
+        "random, batch norm estimated": lambda: _with_estimated_batch_norm(build_backbone(recipe), source, recipe),
+    }
+
+
+def _without_labels(
+    recipe: Recipe,
+    networks: Mapping[str, Callable[[], Backbone]],
+    source: Source,
+    functions: Mapping[str, Callable[[Tensor, Tensor], dict[str, Any]]],
+    narrator: Narrator,
+) -> dict[str, list[dict[str, Any]]]:
+    """Return the results of each task on features of some of the images, and of two views of some of them."""
+    images, pairs = (_some(source, count, recipe.train.seed) for count in (_LABEL_FREE_IMAGES, _LABEL_FREE_PAIRS))
+    results: dict[str, list[dict[str, Any]]] = {task: [] for task in functions}
+    with narrator.work("Without labels", len(networks) * (len(images) + 2 * len(pairs))) as bar:
+        done = 0
+
+        def advance(by: int, status: str) -> None:
+            nonlocal done
+            done += by
+            bar(done, status)
+
+        for name, make in networks.items():
+            backbone, on_batch = make(), partial(advance, status=name)
+            features, _ = features_of_images(backbone, images, recipe, on_batch)
+            views = features_of_views(backbone, pairs, recipe, on_batch)
+            for task, function in functions.items():
+                results[task].append({"network": name, **function(features, views)})
+    return results
+
+
+def _some(source: Source, count: int, seed: int) -> Source:
+    """Draw at most so many images."""
+    drawn = np.random.default_rng(seed).permutation(len(source))[:count]
+    return Subset(source, np.sort(drawn), source.name)
 
 
 def _of_features(
     run: Run,
     recipe: Recipe,
-    pretrained: Backbone,
+    networks: Mapping[str, Callable[[], Backbone]],
     train: Source,
     test: Source,
     functions: Mapping[str, Callable[[Features], dict[str, Any]]],
@@ -115,14 +166,6 @@ def _of_features(
     narrator: Narrator,
 ) -> dict[str, list[dict[str, Any]]]:
     """Return the results of each task on the frozen features of the networks, and keep nearest neighbours."""
-    networks: dict[str, Callable[[], Backbone]] = {PRETRAINED: lambda: pretrained}
-    if has_batch_norm(pretrained):
-        networks["random, batch norm as initialised"] = lambda: build_backbone(recipe)
-        networks["random, batch norm estimated"] = lambda: _with_estimated_batch_norm(
-            build_backbone(recipe), train, recipe
-        )
-    else:
-        networks[RANDOM] = lambda: build_backbone(recipe)
     results: dict[str, list[dict[str, Any]]] = {task: [] for task in functions}
     with narrator.work("Evaluating", len(networks) * (len(train) + len(test) + 1000 * len(functions))) as bar:
         done = 0
@@ -212,3 +255,29 @@ def features_of_images(
     """Return features [N, D] of the images that can be decoded, and their positions in the source, [N]."""
     loader = evaluation_batches(source, recipe, batch_size=batch_size)
     return extract_features(network, loader, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch)
+
+
+def features_of_views(
+    network: nn.Module, source: Source, recipe: Recipe, on_batch: Callable[[int], None] | None = None
+) -> Tensor:
+    """Return features [2, P, D] of the first two global views of P images, as the first epoch of a training draws them.
+
+    P is the number of images, or a little less: the last batch is whole.
+    """
+    plan = recipe.views.model_copy(
+        update={"local": recipe.views.local.model_copy(update={"count": 0, "min_count": None}), "start": None}
+    )
+    batch_size = min(_PAIRS_AT_A_TIME, len(source))
+    steps = len(source) // batch_size
+    loader = pretraining_loader(
+        source,
+        ViewMaker(plan, recipe.augment, seed=recipe.train.seed),
+        batch_size=batch_size,
+        seed=recipe.train.seed,
+        start_step=0,
+        total_steps=steps,
+        workers=worker_count(recipe),
+    )
+    pairs = ((batch.views[0][:2].flatten(0, 1), batch.indices.repeat(2)) for batch in loader)
+    features, _ = extract_features(network, pairs, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch)
+    return features.unflatten(0, (steps, 2, batch_size)).transpose(0, 1).flatten(1, 2)

@@ -35,6 +35,13 @@ TITLES = {  # of evaluations; others go by their own name
     "finetune": "Fine-tuning",
 }
 
+LABEL_FREE_MEASURES = {  # and what is better
+    "rank": "higher",
+    "alpha": "near 1",
+    "alignment": "lower",
+    "uniformity": "lower",
+}
+
 # What is known of the logged quantities; others are drawn after these, under their own names.
 QUANTITIES = {
     "loss": ("Loss", "What training minimises. A falling loss alone does not mean better features."),
@@ -105,6 +112,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "verdict": [verdict for task in evaluations for verdict in task["verdicts"] if verdict]
         or ["What the features are worth has not been measured yet."],
         "evaluations": evaluations,
+        "label_free": _label_free(run),
         "missing_tasks": [
             {"title": TITLES.get(task, task), "command": f"{commands['evaluate']} --task {task}"}
             for task in DEFAULT_EVALUATIONS
@@ -181,6 +189,19 @@ def _evaluation(task: str, run: Run) -> dict[str, Any] | None:
             if (compared := [row for row in shown if row["stage"] is None and row["labels"] == labels])
         ],
         "curve": _convergence(task, points) if points else "",
+    }
+
+
+def _label_free(run: Run) -> dict[str, Any] | None:
+    """Return what the page shows of measures that take no labels."""
+    rows = [row for row in mappings(read_mapping(run.evaluation_path("labelfree")).get("results")) if "network" in row]
+    names = [name for name in LABEL_FREE_MEASURES if any(is_number(row.get(name)) for row in rows)]
+    if not names:
+        return None
+    return {
+        "heads": ["Network", *(f"{name} ({LABEL_FREE_MEASURES[name]})" for name in names)],
+        "rows": [[str(row["network"]), *(_text(row.get(name)) for name in names)] for row in rows],
+        "images": _text(rows[0].get("images")),
     }
 
 
