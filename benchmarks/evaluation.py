@@ -38,7 +38,7 @@ from lightssl.files import write_json
 from lightssl.images import normalise
 from lightssl.machine import describe_machine, versions
 from lightssl.pipeline.building import build_backbone, estimate_batch_norm_on, evaluation_batches
-from lightssl.pipeline.evaluating import features_of_splits
+from lightssl.pipeline.extracting import features_of_splits
 from lightssl.train.host import prepare_host
 
 RESULTS = Path(__file__).parent / "results"

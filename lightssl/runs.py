@@ -38,6 +38,15 @@ class Run:
         """The newest state of the training, to resume from."""
         return self.folder / "checkpoints" / "last.pt"
 
+    def kept_path(self, step: int) -> Path:
+        """The backbone after so many steps, as safetensors beside its description."""
+        return self.checkpoint_path.with_name(f"backbone-{step:08}.safetensors")
+
+    def kept(self) -> dict[int, Path]:
+        """Return the backbones that were kept, by the steps done."""
+        paths = sorted(self.checkpoint_path.parent.glob("backbone-*.safetensors"))
+        return {int(path.stem.removeprefix("backbone-")): path for path in paths}
+
     @property
     def metrics_path(self) -> Path:
         """One JSON object for each logged step."""
@@ -91,6 +100,10 @@ class Run:
     def evaluation_path(self, task: str) -> Path:
         """Result of an evaluation task."""
         return self.folder / "evaluate" / f"{task}.json"
+
+    def checkpoints_path(self, task: str) -> Path:
+        """Result of an evaluation task for the backbones that were kept."""
+        return self.folder / "evaluate" / "checkpoints" / f"{task}.json"
 
     def labels_path(self, task: str, share: str) -> Path:
         """Names of the images whose labels an evaluation was given, one a line."""

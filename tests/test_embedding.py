@@ -9,7 +9,7 @@ import lightssl
 from lightssl.data.sources import open_source
 from lightssl.errors import DataError
 from lightssl.pipeline import embedding
-from lightssl.pipeline.evaluating import features_of_images
+from lightssl.pipeline.extracting import features_of_images
 from lightssl.runs import Run
 
 

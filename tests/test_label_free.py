@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ import lightssl
 from lightssl.config.load import validate
 from lightssl.data.decode import decode
 from lightssl.data.sources import open_source
+from lightssl.errors import CheckpointError, ConfigError
 from lightssl.images import normalise
-from lightssl.pipeline.evaluating import features_of_views
+from lightssl.pipeline.extracting import features_of_views
 from lightssl.runs import Run
 from lightssl.views.maker import ViewMaker
 
@@ -60,3 +62,35 @@ def test_features_of_views_are_those_of_the_training(run: Run, photos: Path) -> 
         place = (one - expected[0]).norm(dim=1).argmin()
         torch.testing.assert_close(one[place], expected[0], rtol=1e-3, atol=1e-3)
         torch.testing.assert_close(other[place], expected[1], rtol=1e-3, atol=1e-3)
+
+
+def test_checkpoints_of_a_training_are_compared(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    settings = [*tiny, "train.keep_every=2 steps"]  # of six
+    run = lightssl.pretrain("mobilenetv2_dino", data=str(photos), overrides=settings, out=tmp_path / "run")
+    assert list(run.kept()) == [2, 4, 6]
+    images = torch.randn(2, 3, 32, 32)
+    first, last = (lightssl.load_backbone(run.kept()[step])(images) for step in (2, 6))
+    assert torch.equal(last, lightssl.load_backbone(run)(images))
+    assert not torch.equal(first, last)
+
+    tasks = {"tasks": ["knn", "labelfree"], "overrides": ["knn.k=3"]}
+    written = lightssl.evaluate(run, checkpoints=True, **tasks)
+    alone = lightssl.evaluate(run, **tasks)
+    for task, result in written.items():
+        assert [row["step"] for row in result["results"]] == [2, 4, 6]
+        of_last = {key: value for key, value in result["results"][-1].items() if key not in ("network", "step")}
+        assert of_last == {key: value for key, value in alone[task]["results"][0].items() if key != "network"}
+    page = lightssl.report(run).read_text(encoding="utf-8")
+    assert "On the way" in page
+    assert "knn takes the one after 6 steps" in page
+
+
+@pytest.mark.parametrize("option", [{"tasks": ["finetune"]}, {"stages": True}])
+def test_checkpoints_are_compared_as_they_are(option: dict[str, Any], run: Run) -> None:
+    with pytest.raises(ConfigError, match="Checkpoints are compared as they are"):
+        lightssl.evaluate(run, checkpoints=True, **option)
+
+
+def test_there_is_nothing_to_compare(run: Run) -> None:
+    with pytest.raises(CheckpointError, match=r"has kept fewer than two backbones.*\n.*train\.keep_every"):
+        lightssl.evaluate(run, checkpoints=True)

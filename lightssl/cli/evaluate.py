@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
             "lightssl evaluate --task semi --set 'semi.labels=[0.2]' --set 'semi.epochs=[20]'",
             "lightssl evaluate --task finetune",
             "lightssl evaluate --task labelfree",
+            "lightssl evaluate --checkpoints --task knn --task labelfree",
         )
     )(evaluate)
 
@@ -52,6 +53,10 @@ def evaluate(
     stages: Annotated[
         bool, typer.Option("--stages", help="Measure every stage of the network, to see which represents best.")
     ] = False,
+    checkpoints: Annotated[
+        bool,
+        typer.Option("--checkpoints", help="Compare the backbones that train.keep_every kept on the way."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Measure what a network has learned, beside the same network at random initialisation."""
@@ -65,10 +70,14 @@ def evaluate(
         test_data=test_data,
         overrides=set_ or (),
         stages=stages,
+        checkpoints=checkpoints,
         narrator=Terminal(),
     )
     if json:
         print_json(written)
+        return
+    if checkpoints:
+        _print_checkpoints(written)
         return
     for task_name in LABEL_FREE:
         if task_name in written:
@@ -87,6 +96,19 @@ def evaluate(
         for row in result["results"]:
             for setting, top1 in row.get("others", {}).items():
                 console.print(f"{name}, {_name(row)}, {setting}: {top1:.1f} %", markup=False, highlight=False)
+
+
+def _print_checkpoints(written: dict[str, dict[str, Any]]) -> None:
+    from lightssl.evaluation.agreement import by_checkpoint, sentences
+
+    steps, measures = by_checkpoint(written)
+    cells = [
+        [f"{step:,}", *("-" if values[place] is None else f"{values[place]:.3f}" for values in measures.values())]
+        for place, step in enumerate(steps)
+    ]
+    print_table("Backbones that were kept on the way", ["steps", *measures], cells)
+    for sentence in sentences(steps, measures):
+        console.print(sentence, highlight=False)
 
 
 def _print_measures(rows: list[dict[str, Any]]) -> None:

@@ -69,6 +69,8 @@ class TrainOptions(Section):
     seed: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     checkpoint_every: Duration = Duration(1, "epochs")
+    # Keep the backbone after so long each, for `evaluate --checkpoints`.
+    keep_every: Duration | None = None
     log_every: Duration = Duration(50, "steps")
     # Short trainings leave the running statistics of batch norm behind: estimate them again at the end.
     estimate_batch_norm: bool = False

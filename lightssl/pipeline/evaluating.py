@@ -6,19 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightssl.backbones.base import Backbone
 from lightssl.backbones.batchnorm import has_batch_norm
 from lightssl.config.load import load_options, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.decode import decode
-from lightssl.data.loader import pretraining_loader
 from lightssl.data.sources import Source, Subset, open_source, open_splits
-from lightssl.errors import ConfigError
+from lightssl.errors import CheckpointError, ConfigError
 from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS, FINE_TUNINGS, LABEL_FREE
-from lightssl.evaluation.features import Features, StageFeatures, extract_features
+from lightssl.evaluation.features import Features, StageFeatures
 from lightssl.evaluation.neighbours import neighbour_gallery
 from lightssl.files import write_json
 from lightssl.pipeline.building import (
@@ -26,20 +24,17 @@ from lightssl.pipeline.building import (
     as_run,
     build_backbone,
     estimate_batch_norm_on,
-    evaluation_batches,
     load_backbone,
     options_of,
-    worker_count,
 )
+from lightssl.pipeline.extracting import features_of_images, features_of_splits, features_of_views
 from lightssl.pipeline.fine_tuning import PRETRAINED, RANDOM, fine_tunings
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 from lightssl.train.host import prepare_host
-from lightssl.views.maker import ViewMaker
 
 # RankMe asks for more images than features are wide, and changes little from here on.
 _LABEL_FREE_IMAGES, _LABEL_FREE_PAIRS = 10_000, 2_048
-_PAIRS_AT_A_TIME = 64
 
 
 def evaluate(
@@ -50,6 +45,7 @@ def evaluate(
     test_data: str | None = None,
     overrides: Sequence[str] = (),
     stages: bool = False,
+    checkpoints: bool = False,
     narrator: Narrator | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Measure what a network has learned, beside the same network at random initialisation.
@@ -66,6 +62,8 @@ def evaluate(
         test_data: Labelled test images, if they lie elsewhere.
         overrides: Texts like ``knn.k=[10,20]``: options of the tasks, the keyword arguments of their functions.
         stages: Measure the features of every stage of the networks as well, to see which represents best.
+        checkpoints: Compare the backbones that the training kept on its way (``train.keep_every``) instead, by tasks
+            that do not train them on. The results lie beside the others, and name the ``step``.
         narrator: Told how it goes.
 
     Returns:
@@ -74,13 +72,19 @@ def evaluate(
         Those of ``labelfree`` hold measures in place of ``top1``.
 
     Raises:
-        ConfigError: There is no such task, or it has no such option.
+        ConfigError: There is no such task, or it has no such option, or checkpoints are to be fine-tuned.
+        CheckpointError: There is no backbone yet, or fewer than two were kept.
         DataError: The images have no labels, or too few of a class.
     """
     narrator = narrator or Silent()
     run = as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
     functions = {task: _with_options(task, tasks, overrides, recipe) for task in tasks}
+    if checkpoints and (stages or not set(tasks).isdisjoint(FINE_TUNINGS)):
+        raise ConfigError(
+            f"Checkpoints are compared as they are: not by {', '.join(FINE_TUNINGS)}, and not by stages.",
+            "Take others: --task knn --task labelfree --checkpoints",
+        )
     data = data or run.environment().get("data", SAMPLE)
     splits: tuple[Source, Source] | None = None
     if set(tasks) <= set(LABEL_FREE):
@@ -89,7 +93,7 @@ def evaluate(
         images, test, split = open_splits(data, test_data, seed=recipe.train.seed)
         splits, said = (images, test), {"test": test.name, "test_images": len(test), "split": split}
     what = {"train": images.name, "train_images": len(images), **said}
-    networks = _networks(recipe, load_backbone(run), images)
+    networks = _kept(run) if checkpoints else _networks(recipe, load_backbone(run), images)
     prepare_host()
 
     results: dict[str, list[dict[str, Any]]] = {}
@@ -106,8 +110,24 @@ def evaluate(
     written = {}
     for task in tasks:
         written[task] = {"task": task, "results": results[task], "data": what, "seed": recipe.train.seed}
-        write_json(run.evaluation_path(task), written[task])
+        path = run.evaluation_path(task)
+        if checkpoints:
+            for row, step in zip(results[task], run.kept(), strict=True):
+                row["step"] = step
+            path = run.checkpoints_path(task)
+        write_json(path, written[task])
     return written
+
+
+def _kept(run: Run) -> dict[str, Callable[[], Backbone]]:
+    """Return what loads the backbones that a training kept, by their names."""
+    kept = run.kept()
+    if len(kept) < 2:
+        raise CheckpointError(
+            f"{run} has kept fewer than two backbones on its way: there is nothing to compare.",
+            "Have a training keep them with --set train.keep_every=10%",
+        )
+    return {f"after {step:,} steps": partial(load_backbone, path) for step, path in kept.items()}
 
 
 def _networks(recipe: Recipe, pretrained: Backbone, source: Source) -> dict[str, Callable[[], Backbone]]:
@@ -217,67 +237,3 @@ def _pixels(source: Source) -> Callable[[int], np.ndarray]:
 def _with_estimated_batch_norm(backbone: Backbone, source: Source, recipe: Recipe) -> Backbone:
     estimate_batch_norm_on(backbone, source, recipe)
     return backbone
-
-
-def features_of_splits(
-    network: nn.Module,
-    train: Source,
-    test: Source,
-    recipe: Recipe,
-    on_batch: Callable[[int], None] | None = None,
-    batch_size: int | None = None,
-) -> Features:
-    """Return features of labelled images to learn from and to test on."""
-    extracted: list[tuple[Tensor, Tensor, Tensor]] = []
-    for source in (train, test):
-        features, indices = features_of_images(network, source, recipe, on_batch, batch_size)
-        labels = torch.from_numpy(np.asarray(source.labels))[indices]
-        extracted.append((features, labels, indices))
-    (train_features, train_labels, train_indices), (test_features, test_labels, test_indices) = extracted
-    return Features(
-        train=train_features,
-        train_labels=train_labels,
-        train_indices=train_indices,
-        test=test_features,
-        test_labels=test_labels,
-        test_indices=test_indices,
-        classes=list(train.classes or []),
-    )
-
-
-def features_of_images(
-    network: nn.Module,
-    source: Source,
-    recipe: Recipe,
-    on_batch: Callable[[int], None] | None = None,
-    batch_size: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Return features [N, D] of the images that can be decoded, and their positions in the source, [N]."""
-    loader = evaluation_batches(source, recipe, batch_size=batch_size)
-    return extract_features(network, loader, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch)
-
-
-def features_of_views(
-    network: nn.Module, source: Source, recipe: Recipe, on_batch: Callable[[int], None] | None = None
-) -> Tensor:
-    """Return features [2, P, D] of the first two global views of P images, as the first epoch of a training draws them.
-
-    P is the number of images, or a little less: the last batch is whole.
-    """
-    plan = recipe.views.model_copy(
-        update={"local": recipe.views.local.model_copy(update={"count": 0, "min_count": None}), "start": None}
-    )
-    batch_size = min(_PAIRS_AT_A_TIME, len(source))
-    steps = len(source) // batch_size
-    loader = pretraining_loader(
-        source,
-        ViewMaker(plan, recipe.augment, seed=recipe.train.seed),
-        batch_size=batch_size,
-        seed=recipe.train.seed,
-        start_step=0,
-        total_steps=steps,
-        workers=worker_count(recipe),
-    )
-    pairs = ((batch.views[0][:2].flatten(0, 1), batch.indices.repeat(2)) for batch in loader)
-    features, _ = extract_features(network, pairs, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch)
-    return features.unflatten(0, (steps, 2, batch_size)).transpose(0, 1).flatten(1, 2)

@@ -29,7 +29,7 @@ from lightssl.pipeline.building import (
     estimate_batch_norm_on,
     standalone_backbone,
 )
-from lightssl.pipeline.evaluating import features_of_images, features_of_splits
+from lightssl.pipeline.extracting import features_of_images, features_of_splits
 from lightssl.pipeline.split_images import SplitImages
 from lightssl.pipeline.sweep_question import SweepQuestion, run_name
 from lightssl.pipeline.training import checked_method, fit, make_trainer, plan_of

@@ -1,6 +1,7 @@
 """``pretrain``: from images to a backbone."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from math import ceil
 from pathlib import Path
@@ -32,7 +33,7 @@ from lightssl.pipeline.building import (
     standalone_backbone,
     worker_count,
 )
-from lightssl.pipeline.evaluating import features_of_splits
+from lightssl.pipeline.extracting import features_of_splits
 from lightssl.pipeline.previewing import keep_views
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run, new_run
@@ -143,6 +144,7 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
         run=run,
         labels=labels,
         monitor=_monitor(recipe, data, source) if plan.monitor_every and fabric.is_global_zero else None,
+        keep=partial(_keep, recipe, source, run) if plan.keep_every and fabric.is_global_zero else None,
     )
     if checkpoint is not None:
         trainer.restore(checkpoint)
@@ -158,13 +160,22 @@ def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, n
         narrator.say(f"Stopped after step {trainer.step:,}. Go on with: lightssl pretrain --resume {run}")
         return run
     if fabric.is_global_zero:
-        backbone = standalone_backbone(method.encoder, recipe)
-        if recipe.train.estimate_batch_norm:
-            estimate_batch_norm_on(backbone, source, recipe)
-        save_network(run.weights_path, backbone, describe_network(recipe, backbone))
+        _write_backbone(recipe, source, method.encoder, run.weights_path)
         narrator.say(f"Backbone: {run.weights_path}")
     fabric.barrier()
     return run
+
+
+def _keep(recipe: Recipe, source: Source, run: Run, encoder: nn.Module, step: int) -> None:
+    """Write the backbone as it would be if training ended here."""
+    _write_backbone(recipe, source, encoder, run.kept_path(step))
+
+
+def _write_backbone(recipe: Recipe, source: Source, encoder: nn.Module, path: Path) -> None:
+    backbone = standalone_backbone(encoder, recipe)
+    if recipe.train.estimate_batch_norm:
+        estimate_batch_norm_on(backbone, source, recipe)
+    save_network(path, backbone, describe_network(recipe, backbone))
 
 
 def make_trainer(
@@ -327,7 +338,7 @@ def plan_of(recipe: Recipe, images: int) -> Plan:
     if total < 1:
         raise LightSSLError(f"train.duration={options.duration} is shorter than one step.", "Make it longer.")
     clock = Clock(0, total, epoch, options.batch_size)
-    monitor = recipe.evaluation.monitor_every
+    monitor, keep = recipe.evaluation.monitor_every, options.keep_every
     return Plan(
         total_steps=total,
         steps_per_epoch=epoch,
@@ -335,6 +346,7 @@ def plan_of(recipe: Recipe, images: int) -> Plan:
         log_every=_interval(options.log_every, clock),
         checkpoint_every=_interval(options.checkpoint_every, clock),
         monitor_every=_interval(monitor, clock) if monitor is not None else None,
+        keep_every=_interval(keep, clock) if keep is not None else None,
     )
 
 

@@ -26,8 +26,8 @@ from lightssl.evaluation.held_out import accuracy
 from lightssl.files import write_json
 from lightssl.machine import describe_machine, versions
 from lightssl.pipeline.building import SAMPLE, as_run, load_network
-from lightssl.pipeline.evaluating import features_of_images, features_of_splits
 from lightssl.pipeline.exporting import exported_model, onnx_network, precision_computed_in, spread_positions
+from lightssl.pipeline.extracting import features_of_images, features_of_splits
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 

@@ -17,6 +17,7 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS
+from lightssl.evaluation.agreement import LABEL_FREE_MEASURES, by_checkpoint, sentences
 from lightssl.files import read_json_lines
 from lightssl.reports.plots import curve
 from lightssl.reports.reading import accuracies, exported_files, is_number, mapping, mappings, read_mapping
@@ -33,13 +34,6 @@ TITLES = {  # of evaluations; others go by their own name
     "logistic": "Linear classifier by a long schedule of SGD",
     "semi": "Fine-tuning on few labels",
     "finetune": "Fine-tuning",
-}
-
-LABEL_FREE_MEASURES = {  # and what is better
-    "rank": "higher",
-    "alpha": "near 1",
-    "alignment": "lower",
-    "uniformity": "lower",
 }
 
 # What is known of the logged quantities; others are drawn after these, under their own names.
@@ -113,6 +107,7 @@ def _contents(run: Run) -> dict[str, Any]:
         or ["What the features are worth has not been measured yet."],
         "evaluations": evaluations,
         "label_free": _label_free(run),
+        **_checkpoints(run),
         "missing_tasks": [
             {"title": TITLES.get(task, task), "command": f"{commands['evaluate']} --task {task}"}
             for task in DEFAULT_EVALUATIONS
@@ -203,6 +198,32 @@ def _label_free(run: Run) -> dict[str, Any] | None:
         "rows": [[str(row["network"]), *(_text(row.get(name)) for name in names)] for row in rows],
         "images": _text(rows[0].get("images")),
     }
+
+
+def _checkpoints(run: Run) -> dict[str, Any]:
+    """Return a panel for each measure of the backbones that were kept on the way, and what they say."""
+    written = {}
+    for task in EVALUATIONS:
+        result = read_mapping(run.checkpoints_path(task))
+        if (rows := mappings(result.get("results"))) and all(is_number(row.get("step")) for row in rows):
+            written[task] = {"results": rows}
+    try:
+        steps, measures = by_checkpoint(written)
+    except KeyError:  # of another version
+        return {"checkpoint_panels": [], "checkpoint_sentences": []}
+    panels = []
+    for name, values in measures.items():
+        points = [(step, value) for step, value in zip(steps, values, strict=True) if is_number(value)]
+        if len(points) > 1:
+            better = LABEL_FREE_MEASURES.get(name)
+            panels.append(
+                {
+                    "title": f"{TITLES.get(name, name)}" + ("" if better else ", %"),
+                    "note": f"Better: {better}." if better else "Test images named right.",
+                    "svg": Markup(curve(*zip(*points, strict=True), name=f"checkpoints-{name}", x_label="step")),
+                }
+            )
+    return {"checkpoint_panels": panels, "checkpoint_sentences": sentences(steps, measures) if panels else []}
 
 
 def _convergence(task: str, points: Sequence[Mapping[str, Any]]) -> Markup:

@@ -61,6 +61,7 @@ class Plan:
     log_every: int
     checkpoint_every: int
     monitor_every: int | None = None
+    keep_every: int | None = None
 
     def clock(self, step: int) -> Clock:
         """The clock at a step."""
@@ -96,6 +97,7 @@ class Trainer:
         labels: int64 [N], of all images, if the method has a probe to train on them.
         monitor: Called with the encoder every ``plan.monitor_every`` steps and after the last one; what it returns is
             logged.
+        keep: Called with the encoder and the number of steps done every ``plan.keep_every`` steps.
         passes: Of each step; one by default.
         architecture: What is trained in turns with the weights, if anything is.
     """
@@ -118,6 +120,7 @@ class Trainer:
         compile: bool = False,
         labels: Tensor | None = None,
         monitor: Callable[[nn.Module], Mapping[str, float]] | None = None,
+        keep: Callable[[nn.Module, int], None] | None = None,
         passes: Passes = _one_pass,
         architecture: ArchitectureSteps | None = None,
     ) -> None:
@@ -141,6 +144,7 @@ class Trainer:
         self.bad_images, self.max_bad_share = bad_images, max_bad_share
         self.labels = labels.to(fabric.device) if labels is not None else None
         self.monitor = monitor
+        self.keep = keep
         self.passes = passes
         self.architecture = architecture
         self._architect: Any = fabric.setup_optimizers(architecture.optimizer) if architecture is not None else None
@@ -212,6 +216,8 @@ class Trainer:
                     self.bad_images.write(self.run.skipped_path)
                     self.bad_images.check(self.max_bad_share)
                     interval = _Interval(first_step=self.step)
+                if self.keep is not None and self.plan.keep_every is not None and self._due(self.plan.keep_every):
+                    self.keep(self.method.encoder, self.step)
                 if save:
                     self.save()
                 if stop:
