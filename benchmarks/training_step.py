@@ -164,11 +164,11 @@ def lightssl(method: str, network: str, *, precision: str) -> Step:
     from lightssl.backbones import BACKBONES
     from lightssl.data.loader import BadImages
     from lightssl.methods import METHODS
+    from lightssl.optim import parameter_groups, sgd
     from lightssl.runs import Run
     from lightssl.train.fabric import make_fabric
     from lightssl.train.host import prepare_host
     from lightssl.train.loop import Plan, Trainer
-    from lightssl.train.optim import parameter_groups, sgd
     from lightssl.train.schedule import Schedule
     from lightssl.types import Batch
     from lightssl.units import Duration

@@ -23,7 +23,7 @@ TIERS = [
     {"registry", "units", "schedules", "resources", "files", "progress", "shared_memory"},
     {"types", "machine", "distributed", "images", "collapse", "chains"},
     {"checkpoint", "runs"},
-    {"losses", "heads", "views", "data", "backbones"},
+    {"losses", "heads", "views", "data", "backbones", "optim"},
     {"methods"},
     {"evaluation", "deploy"},
     {"train", "reports"},

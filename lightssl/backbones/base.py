@@ -22,12 +22,20 @@ class Backbone(nn.Module, ABC):
     """
 
     feature_width: int  # D
+    linear_blocks: int = 1  # in :meth:`linear_features`
     stages: tuple[Stage, ...]  # of the feature maps, the finest first
     smallest_image: int = 1  # side in pixels below which the network cannot work: the patch of a transformer
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images [B, 3, H, W] to pooled features [B, D]."""
+
+    def linear_features(self, images: Tensor) -> Tensor:
+        """Map normalised images [B, 3, H, W] to what published linear evaluations look at, [B, linear_blocks * D].
+
+        That is the features, but for transformers, of which it is the class tokens of several blocks.
+        """
+        return self(images)
 
     @abstractmethod
     def feature_maps(self, images: Tensor) -> list[Tensor]:

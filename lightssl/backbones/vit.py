@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any, ClassVar
 
+import torch
 from timm.layers import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from lightssl.types import PositiveInt, Share
 
 _GRAMMAR = Grammar("hm", "192x12-h3m4")
 _HEAD_WIDTH = 64
+_LINEAR_BLOCKS = 4  # whose class tokens a linear evaluation looks at
 
 
 class ViT(TopologyBackbone):
@@ -71,6 +73,7 @@ class ViT(TopologyBackbone):
         nn.init.trunc_normal_(network.cls_token, std=0.02)
         self.network = network
         self.feature_width = width
+        self.linear_blocks = min(_LINEAR_BLOCKS, len(blocks))
         self.stages = (Stage(width, patch),)
         self.smallest_image = patch
 
@@ -81,6 +84,23 @@ class ViT(TopologyBackbone):
             ConfigError: The images are smaller than a patch.
         """
         return self.network(whole_patches(images, self.smallest_image))
+
+    def linear_features(self, images: Tensor) -> Tensor:
+        """Map normalised images [B, 3, H, W] to the normalised class tokens of the last blocks, [B, blocks * D].
+
+        DINO (arXiv 2104.14294) evaluates its small transformers so, with four blocks.
+
+        Raises:
+            ConfigError: The images are smaller than a patch.
+        """
+        found = self.network.forward_intermediates(
+            whole_patches(images, self.smallest_image),
+            indices=self.linear_blocks,
+            return_prefix_tokens=True,
+            norm=True,
+            intermediates_only=True,
+        )
+        return torch.cat([prefix[:, 0] for _, prefix in found], dim=1)
 
     def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Map normalised images [B, 3, H, W] to one map, the normalised patch tokens [B, D, H // patch, W // patch].

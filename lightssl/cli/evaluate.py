@@ -32,7 +32,8 @@ def evaluate(
         Optional[list[str]],
         typer.Option(
             help="knn; linear, a probe solved to its end; mlp, one with a hidden layer; logistic, one by a long "
-            "schedule of SGD, to see it converge. These take features as they are. semi trains the network on, with "
+            "schedule of SGD, to see it converge. These take features as they are. linear_augmented "
+            "is a probe on crops that change, as published; semi trains the network on, with "
             "few labels; finetune with all, to a classifier in RUN/finetune that export takes. labelfree measures "
             "features without labels. Repeat for more.",
             show_default="knn and linear",

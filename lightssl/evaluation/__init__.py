@@ -8,8 +8,8 @@ settings by their names, and ``curve``, rows of ``epoch`` and ``top1``, are show
 Tasks that take no labels are functions ``(features: Tensor, views: Tensor, *, seed: int, **options) -> dict[str,
 Any]``: features of images and of two views of images, and measures by their names.
 
-Tasks that train the network on are generators ``(start: Start, images: LabelledImages, narrator: Narrator, *,
-seed: int, **options) -> Iterator[FineTuned]``. What they yield says, in the same form, what came out.
+Tasks that train on crops of the training images are generators ``(start: Start, images: LabelledImages, narrator:
+Narrator, *, seed: int, **options) -> Iterator[FineTuned]``. What they yield says, in the same form, what came out.
 """
 
 from lightssl.registry import Registry
@@ -22,10 +22,11 @@ EVALUATIONS = Registry(
         "mlp": "lightssl.evaluation.mlp:mlp_accuracy",
         "logistic": "lightssl.evaluation.logistic:logistic_accuracy",
         "labelfree": "lightssl.evaluation.labelfree:label_free_measures",
+        "linear_augmented": "lightssl.evaluation.linear_augmented:linear_augmented",
         "semi": "lightssl.evaluation.semi:semi",
         "finetune": "lightssl.evaluation.finetune:finetune",
     },
 )
 LABEL_FREE = ("labelfree",)  # those that take no labels
-FINE_TUNINGS = ("semi", "finetune")  # those that train the network on
+FINE_TUNINGS = ("linear_augmented", "semi", "finetune")  # those that run the network on crops of training images
 DEFAULT_EVALUATIONS = ("knn", "linear")

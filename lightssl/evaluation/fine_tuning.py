@@ -77,6 +77,7 @@ def fine_tune(
     seed: int,
     title: str,
     narrator: Narrator,
+    frozen: bool = False,
 ) -> float:
     """Train a classifier, and return the percentage of test images that it names right in the end.
 
@@ -89,6 +90,7 @@ def fine_tune(
         seed: With the epoch and the image, decides order and crops.
         title: What is said to be under way.
         narrator: Told how it goes.
+        frozen: Train the head alone; the backbone stays in eval mode.
 
     Raises:
         DataError: There are too few images, or too many of them cannot be read.
@@ -110,6 +112,8 @@ def fine_tune(
         pin_memory=torch.device(images.device).type == "cuda",
     )
     classifier.to(images.device).to(memory_format=torch.channels_last).train()
+    if frozen:
+        classifier.backbone.eval().requires_grad_(False)
     peaks = [group["lr"] for group in optimizer.param_groups]
     warmup = round(course.warmup * total)
     with narrator.work(f"Fine-tuning, {title}", total) as bar, clear_worker_errors():

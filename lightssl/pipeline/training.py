@@ -21,6 +21,7 @@ from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLErr
 from lightssl.evaluation import EVALUATIONS
 from lightssl.machine import memory_gib
 from lightssl.methods.base import Method
+from lightssl.optim import parameter_groups
 from lightssl.pipeline.building import (
     SAMPLE,
     as_run,
@@ -41,7 +42,6 @@ from lightssl.train import OPTIMIZERS
 from lightssl.train.architecture import ArchitectureSteps
 from lightssl.train.host import prepare_host
 from lightssl.train.loop import Plan, Trainer
-from lightssl.train.optim import parameter_groups
 from lightssl.train.schedule import Schedule
 from lightssl.types import Clock
 from lightssl.units import Duration

@@ -5,8 +5,8 @@ from lightssl.registry import Registry
 OPTIMIZERS = Registry(
     "optimizer",
     {
-        "lars": "lightssl.train.optim:lars",
-        "sgd": "lightssl.train.optim:sgd",
-        "adamw": "lightssl.train.optim:adamw",
+        "lars": "lightssl.optim:lars",
+        "sgd": "lightssl.optim:sgd",
+        "adamw": "lightssl.optim:adamw",
     },
 )

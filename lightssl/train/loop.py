@@ -82,7 +82,7 @@ class Trainer:
 
     Args:
         method: What is trained; the network that comes out is ``method.encoder``.
-        optimizer: Over the groups of :func:`lightssl.train.optim.parameter_groups`.
+        optimizer: Over the groups of :func:`lightssl.optim.parameter_groups`.
         schedule: Sets learning rate and weight decay before every step.
         fabric: Devices, precision and processes.
         run: Folder for checkpoints and metrics.

@@ -46,7 +46,7 @@ class Schedule:
         return cosine(self.weight_decay, end, clock.fraction)
 
     def apply(self, optimizer: Optimizer, clock: Clock) -> tuple[float, float]:
-        """Set both on an optimiser made from :func:`lightssl.train.optim.parameter_groups`, and return them."""
+        """Set both on an optimiser made from :func:`lightssl.optim.parameter_groups`, and return them."""
         rate, decay = self.learning_rate(clock), self.decay(clock)
         for group in optimizer.param_groups:
             group["lr"] = rate

@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from lightssl.backbones.vit import ViTTiny
+from lightssl.backbones.vit import ViT, ViTTiny
 from lightssl.deploy.onnx import export_onnx
 from lightssl.errors import ConfigError
 
@@ -111,3 +111,22 @@ def test_it_exports_with_a_free_batch(tmp_path: Path) -> None:
     )  # checks the features of batches of 1 and 3 against torch's
     assert result.feature_width == 192
     assert 0 < result.max_error_random < 1e-5 * result.max_feature
+
+
+def test_a_linear_evaluation_looks_at_the_class_tokens_of_the_last_blocks() -> None:
+    backbone = ViT(topology="64x6-h1m1", patch=4, image_size=16).eval()
+    images = torch.randn(2, 3, 16, 20)
+    seen: list[torch.Tensor] = []
+    for block in backbone.network.blocks:
+        block.register_forward_hook(lambda _block, _inputs, tokens: seen.append(tokens))
+    backbone(images)
+    expected = torch.cat([backbone.network.norm(tokens)[:, 0] for tokens in seen[-4:]], dim=1)
+    found = backbone.linear_features(images)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found[:, -64:], backbone(images))
+    assert found.shape[1] == backbone.linear_blocks * backbone.feature_width
+
+
+def test_a_shallow_transformer_has_fewer_blocks_to_look_at() -> None:
+    backbone = ViT(topology="64x2-h1m1", patch=4, image_size=16)
+    assert backbone.linear_features(torch.randn(1, 3, 16, 16)).shape == (1, 2 * 64)

@@ -1,6 +1,7 @@
 """``finetune`` and ``semi`` on images whose colour is their class."""
 
 import math
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lightssl.backbones.base import Backbone, Stage
+from lightssl.backbones.vit import ViT
 from lightssl.data.sources import Source, Subset
 from lightssl.errors import ConfigError, DataError, LightSSLError
 from lightssl.evaluation.fine_tuning import FineTuned, LabelledImages, Start, begin
 from lightssl.evaluation.finetune import finetune
+from lightssl.evaluation.linear_augmented import linear_augmented
 from lightssl.evaluation.semi import semi
 from lightssl.progress import Silent
 
@@ -225,3 +228,37 @@ def test_a_rate_that_makes_the_loss_infinite(start: Start, images: LabelledImage
         LightSSLError, match=r"The loss of step [\d,]+ of the fine-tuning is (nan|inf)\.\n.*learning_rate"
     ):
         run(semi, start, images, labels=[1], epochs=[40], learning_rate=1e30)
+
+
+def test_a_linear_layer_on_crops_is_lars_on_a_frozen_network(start: Start) -> None:
+    """The whole training, written out in float64, as above."""
+    one_colour = labelled(Flat(6), Flat(6))
+    before = weights(start.backbone)
+    (ended,) = run(linear_augmented, start, one_colour, epochs=4, learning_rate=3.0)
+    assert same(weights(start.backbone), before)
+    assert same(weights(ended.classifier.backbone), before)  # batch norm too
+    assert ended.result["learning_rate"] == pytest.approx(3 * 6 / 256)
+
+    layer = begin(start._replace(head=None), one_colour, seed=0).head[-1].double()
+    pixels = torch.stack([torch.from_numpy(one_colour.train.read(i)[:8, :8]) for i in range(6)]).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        x = deepcopy(start.backbone).double().eval()((pixels.double() / 255 - 0.5) / 0.25)
+    velocity = [torch.zeros_like(p) for p in layer.parameters()]
+    for step in range(4):
+        layer.zero_grad()
+        cross_entropy(layer(x), torch.arange(6) % 3).backward()
+        rate = 3 * 6 / 256 * (1 + math.cos(math.pi * step / 4)) / 2
+        with torch.no_grad():
+            for p, v in zip(layer.parameters(), velocity, strict=True):
+                trust = 0.001 * p.norm() / p.grad.norm() if p.ndim > 1 else 1
+                v.mul_(0.9).add_(trust * p.grad)
+                p.sub_(rate * v)
+    for got, expected in zip(ended.classifier.head.parameters(), layer.parameters(), strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_linear_layer_on_a_transformer_sees_several_blocks(images: LabelledImages) -> None:
+    start = Start("pre-trained", ViT(topology="64x5-h1m1", patch=4, image_size=8), None)
+    (ended,) = run(linear_augmented, start, images, epochs=1)
+    assert ended.classifier.head[-1].in_features == 4 * 64
+    assert ended.result["learning_rate"] == pytest.approx(0.01 * 16 / 256)

@@ -16,11 +16,11 @@ from lightssl.chains import OPERATIONS, SEARCHED, Chain
 from lightssl.data.loader import BadImages
 from lightssl.errors import ConfigError
 from lightssl.methods.base import Branch, Method
+from lightssl.optim import parameter_groups
 from lightssl.runs import Run
 from lightssl.search.heads import HeadSearch, genotype, mixed_layers, searched_parts, shares
 from lightssl.train import OPTIMIZERS
 from lightssl.train.loop import Plan, Trainer
-from lightssl.train.optim import parameter_groups
 from lightssl.train.schedule import Schedule
 from lightssl.types import Batch, Clock, StepOutput
 

@@ -13,10 +13,10 @@ from lightssl.backbones.batchnorm import estimate_batch_norm
 from lightssl.errors import ConfigError
 from lightssl.methods import METHODS
 from lightssl.methods.base import Method
+from lightssl.optim import parameter_groups
 from lightssl.search.spaces import SPACES, Candidate, Space
 from lightssl.search.supernet import Supernet, _WithoutInitialisation, activate
 from lightssl.train.layers import save_time_and_memory
-from lightssl.train.optim import parameter_groups
 from lightssl.types import Clock
 
 METHOD_OPTIONS: dict[str, dict[str, Any]] = {

@@ -12,10 +12,10 @@ from lightssl.backbones.base import Backbone
 from lightssl.backbones.mobilenetv2 import MobileNetV2
 from lightssl.data.loader import BadImages
 from lightssl.methods import METHODS
+from lightssl.optim import parameter_groups
 from lightssl.runs import Run
 from lightssl.train import OPTIMIZERS
 from lightssl.train.loop import Plan, Trainer
-from lightssl.train.optim import parameter_groups
 from lightssl.train.schedule import Schedule
 from lightssl.types import Batch
 from lightssl.units import Duration

@@ -15,9 +15,9 @@ from lightssl.data.embedded import Sample
 from lightssl.data.sources import Subset
 from lightssl.errors import DataError
 from lightssl.methods.base import Method
+from lightssl.optim import parameter_groups
 from lightssl.train.architecture import ArchitectureSteps, halves
 from lightssl.train.loop import Trainer
-from lightssl.train.optim import parameter_groups
 from lightssl.types import Batch, Clock
 
 LATER = 100  # batches from here on are those of the architecture

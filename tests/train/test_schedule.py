@@ -3,8 +3,8 @@ import pytest
 from torch import nn
 
 from lightssl.config.load import load_recipe
+from lightssl.optim import LARS, parameter_groups
 from lightssl.pipeline.building import fields_of
-from lightssl.train.optim import LARS, parameter_groups
 from lightssl.train.schedule import Schedule
 from lightssl.types import Clock
 from lightssl.units import Duration

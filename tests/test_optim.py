@@ -7,8 +7,8 @@ from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from lightssl.backbones.mobilenetv2 import MobileNetV2
+from lightssl.optim import LARS, adamw, parameter_groups, sgd
 from lightssl.train import OPTIMIZERS
-from lightssl.train.optim import LARS, adamw, parameter_groups, sgd
 
 
 def reference_step(p, g, mu, *, lr, wd, momentum, trust, adapt):  # type: ignore[no-untyped-def]
