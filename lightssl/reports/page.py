@@ -98,13 +98,20 @@ def _contents(run: Run) -> dict[str, Any]:
     neighbours = read_mapping(run.evaluation_path("neighbours"))
     skipped = [row for row in read_json_lines(run.skipped_path) if "name" in row]
     name = str(recipe.get("name", run.folder.name))
-    trained_here = not environment.keys() & {"imported", "fine_tuned"}
+    trained_here, fine_tuned = not environment.keys() & {"imported", "fine_tuned"}, _fine_tuned(environment)
     return {
-        "title": f"{name}, scale {recipe['scale']}" if "scale" in recipe and trained_here else name,
+        "title": f"{name}, scale {recipe['scale']}"
+        if "scale" in recipe and trained_here
+        else f"{name}, fine-tuned"
+        if fine_tuned
+        else name,
+        "fine_tuned": bool(fine_tuned),
         "trained_here": trained_here,
-        "origin": _origin(environment),
+        "origin": _imported(environment),
         "facts": _facts(environment),
-        "verdict": [verdict for task in evaluations for verdict in task["verdicts"] if verdict]
+        "verdict": [fine_tuned]
+        if fine_tuned
+        else [verdict for task in evaluations for verdict in task["verdicts"] if verdict]
         or ["What the features are worth has not been measured yet."],
         "evaluations": evaluations,
         "label_free": _label_free(run),
@@ -112,7 +119,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "missing_tasks": [
             {"title": TITLES.get(task, task), "command": f"{commands['evaluate']} --task {task}"}
             for task in DEFAULT_EVALUATIONS
-            if task not in done
+            if task not in done and not fine_tuned
         ],
         **_training(read_json_lines(run.metrics_path)),
         "view_plan": _view_plan(recipe.get("views")),
@@ -296,18 +303,22 @@ def _training(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"panels": panels, "training_facts": f"{facts}."}
 
 
-def _origin(environment: Mapping[str, Any]) -> str:
-    """Say where weights are from that no training of this run made; empty for others."""
-    imported, tuned = mapping(environment.get("imported")), mapping(environment.get("fine_tuned"))
-    if imported:
-        source = f"{imported.get('file')} ({imported.get('kind')}, {imported.get('network')})"
-        return f"The weights were imported from {source}, not trained with lightssl."
-    if tuned and is_number(tuned.get("top1")):
-        return (
-            f"A classifier, fine-tuned from {tuned.get('from')} on {_text(tuned.get('train_images'))} labelled images. "
-            f"It names {tuned['top1']:.1f} % of {_text(tuned.get('test_images'))} test images right."
-        )
-    return ""
+def _imported(environment: Mapping[str, Any]) -> str:
+    """Say where weights are from that lightssl did not train; empty for others."""
+    origin = mapping(environment.get("imported"))
+    source = f"{origin.get('file')} ({origin.get('kind')}, {origin.get('network')})"
+    return f"The weights were imported from {source}, not trained with lightssl." if origin else ""
+
+
+def _fine_tuned(environment: Mapping[str, Any]) -> str:
+    """Say what a classifier is, and what it is worth; empty for a backbone."""
+    tuned = mapping(environment.get("fine_tuned"))
+    if not is_number(tuned.get("top1")):
+        return ""
+    return (
+        f"A classifier, fine-tuned from {tuned.get('from')} on {_text(tuned.get('train_images'))} labelled images. It "
+        f"names {tuned['top1']:.1f} % of {_text(tuned.get('test_images'))} test images right."
+    )
 
 
 def _view_plan(views: Any) -> str:
