@@ -1,6 +1,7 @@
 """A run is a folder: the resolved recipe, checkpoints, metrics, and everything later made from them."""
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -15,10 +16,16 @@ DEFAULT_ROOT = Path("runs")
 
 
 class Run:
-    """The folder of one run, and where things lie in it."""
+    """The folder of one run, and where things lie in it.
 
-    def __init__(self, folder: Path | str) -> None:
+    Args:
+        folder: The folder.
+        results: Where evaluations lie in it, if not beside each other in ``evaluate``.
+    """
+
+    def __init__(self, folder: Path | str, results: str = "evaluate") -> None:
         self.folder = Path(folder)
+        self.results = self.folder / results
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -70,7 +77,16 @@ class Run:
     @property
     def fine_tuned(self) -> "Run":
         """What fine-tuning made of this run: a run of its own, to be exported and timed."""
-        return Run(self.folder / "finetune")
+        beside = self.folder if self.results.parent == self.folder else self.results
+        return Run(beside / "finetune")
+
+    def on(self, suite: str, data: str) -> "Run":
+        """Return this run with its evaluations on one of the data sets of a suite."""
+        return Run(self.folder, f"evaluate/suites/{suite}/{re.sub(r'[^A-Za-z0-9.-]+', '_', data).strip('_')}")
+
+    def suite_path(self, suite: str) -> Path:
+        """Results of a suite in one table."""
+        return self.folder / "evaluate" / "suites" / f"{suite}.json"
 
     @property
     def views_path(self) -> Path:
@@ -99,15 +115,15 @@ class Run:
 
     def evaluation_path(self, task: str) -> Path:
         """Result of an evaluation task."""
-        return self.folder / "evaluate" / f"{task}.json"
+        return self.results / f"{task}.json"
 
     def checkpoints_path(self, task: str) -> Path:
         """Result of an evaluation task for the backbones that were kept."""
-        return self.folder / "evaluate" / "checkpoints" / f"{task}.json"
+        return self.results / "checkpoints" / f"{task}.json"
 
     def labels_path(self, task: str, share: str) -> Path:
         """Names of the images whose labels an evaluation was given, one a line."""
-        return self.folder / "evaluate" / f"{task}-{share}.txt"
+        return self.results / f"{task}-{share}.txt"
 
     def bench_path(self, target: str, model: str = "model.onnx") -> Path:
         """Latencies on a target, of an exported file: ``cpu.json``, and ``cpu.int8.arm.json`` for another precision."""

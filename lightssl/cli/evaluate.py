@@ -7,6 +7,7 @@ import typer
 
 from lightssl.cli.examples import examples
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
+from lightssl.errors import ConfigError
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +22,7 @@ def register(app: typer.Typer) -> None:
             "lightssl evaluate --task semi --set 'semi.labels=[0.2]' --set 'semi.epochs=[20]'",
             "lightssl evaluate --task finetune",
             "lightssl evaluate --task labelfree",
+            "lightssl evaluate --suite mine --data sample --data photos/",
             "lightssl evaluate --checkpoints --task knn --task labelfree",
         )
     )(evaluate)
@@ -40,8 +42,11 @@ def evaluate(
         ),
     ] = None,
     data: Annotated[
-        Optional[str],
-        typer.Option(help="Labelled images: first-level folder names are labels.", show_default="the run's"),
+        Optional[list[str]],
+        typer.Option(
+            help="Labelled images: first-level folder names are labels. In a suite, repeat for more.",
+            show_default="the run's",
+        ),
     ] = None,
     test_data: Annotated[
         Optional[str],
@@ -54,6 +59,14 @@ def evaluate(
     stages: Annotated[
         bool, typer.Option("--stages", help="Measure every stage of the network, to see which represents best.")
     ] = False,
+    suite: Annotated[
+        Optional[str],
+        typer.Option(
+            help="Measure on several data sets: one_network, the eleven of that paper, or a name of yours for those "
+            "of --data.",
+            show_default=False,
+        ),
+    ] = None,
     checkpoints: Annotated[
         bool,
         typer.Option("--checkpoints", help="Compare the backbones that train.keep_every kept on the way."),
@@ -64,10 +77,22 @@ def evaluate(
     from lightssl import pipeline
     from lightssl.evaluation import DEFAULT_EVALUATIONS, LABEL_FREE
 
+    if suite is not None:
+        if test_data or stages or checkpoints:
+            raise ConfigError(
+                "--suite goes with --task, --data and --set alone.", "Data sets of a suite bring their own test images."
+            )
+        found = pipeline.evaluate_suite(
+            suite, run, data=data or (), tasks=task or DEFAULT_EVALUATIONS, overrides=set_ or (), narrator=Terminal()
+        )
+        print_json(found) if json else _print_suite(found)
+        return
+    if len(data or ()) > 1:
+        raise ConfigError("Several --data make a suite.", "Give it a name: --suite NAME")
     written = pipeline.evaluate(
         run,
         tasks=task or DEFAULT_EVALUATIONS,
-        data=data,
+        data=data[0] if data else None,
         test_data=test_data,
         overrides=set_ or (),
         stages=stages,
@@ -97,6 +122,13 @@ def evaluate(
         for row in result["results"]:
             for setting, top1 in row.get("others", {}).items():
                 console.print(f"{name}, {_name(row)}, {setting}: {top1:.1f} %", markup=False, highlight=False)
+
+
+def _print_suite(found: dict[str, Any]) -> None:
+    from lightssl.evaluation.tables import by_data
+
+    heads, rows = by_data(found)
+    print_table(f"Top-1 accuracy on the test images, suite {found['suite']}", heads, rows)
 
 
 def _print_checkpoints(written: dict[str, dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from lightssl.data.embedded import Sample
 from lightssl.data.folder import Folder
 from lightssl.data.paths import NoTestSplitError, test_folder
+from lightssl.data.scenarios import PREFIX, open_scenario
 from lightssl.data.tars import Tars
 from lightssl.data.torchvision_sets import TorchvisionSet
 from lightssl.errors import DataError
@@ -79,7 +80,8 @@ def open_source(spec: str, *, split: Split | None = None) -> Source:
 
     Args:
         spec: ``sample``; a folder, with jpg, png, webp, bmp and tiff images at any depth; a tar file, or a pattern of
-            them such as ``DIR/*.tar``; or ``torchvision:NAME``, looked for in ``$LIGHTSSL_DATA`` or ``./data``.
+            them such as ``DIR/*.tar``; ``torchvision:NAME``, looked for in ``$LIGHTSSL_DATA`` or ``./data``; or
+            ``scenario:NAME``, one of :data:`lightssl.data.scenarios.SCENARIOS`.
         split: Which half to take where the collection has a train and a test half. None takes the training half.
 
     Raises:
@@ -87,6 +89,8 @@ def open_source(spec: str, *, split: Split | None = None) -> Source:
     """
     if spec == "sample":
         return Sample(split or "train")
+    if spec.startswith(PREFIX):
+        return open_scenario(spec.removeprefix(PREFIX), split)
     if spec.startswith("torchvision:"):
         return TorchvisionSet(spec.removeprefix("torchvision:"), split)
     path = Path(spec).expanduser()

@@ -15,6 +15,7 @@ from lightssl.pipeline.previewing import preview_views
 from lightssl.pipeline.reporting import compare, report
 from lightssl.pipeline.searching import pretrain_winner, resume_search, search_network
 from lightssl.pipeline.searching_heads import resume_head_search, retrain_heads, search_heads
+from lightssl.pipeline.suite import evaluate_suite
 from lightssl.pipeline.sweeping import repeat_point, resume_sweep, sweep_views
 from lightssl.pipeline.timing import bench, fit_profile
 from lightssl.pipeline.training import default_scale, pretrain, resume
@@ -28,6 +29,7 @@ __all__ = [
     "default_scale",
     "embed",
     "evaluate",
+    "evaluate_suite",
     "export",
     "fit_profile",
     "import_weights",

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS
 from lightssl.evaluation.agreement import LABEL_FREE_MEASURES, by_checkpoint, sentences
+from lightssl.evaluation.tables import by_data
 from lightssl.files import read_json_lines
 from lightssl.reports.plots import curve
 from lightssl.reports.reading import accuracies, exported_files, is_number, mapping, mappings, read_mapping
@@ -116,6 +117,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "evaluations": evaluations,
         "label_free": _label_free(run),
         **_checkpoints(run),
+        "suites": _suites(run),
         "missing_tasks": [
             {"title": TITLES.get(task, task), "command": f"{commands['evaluate']} --task {task}"}
             for task in DEFAULT_EVALUATIONS
@@ -206,6 +208,20 @@ def _label_free(run: Run) -> dict[str, Any] | None:
         "rows": [[str(row["network"]), *(_text(row.get(name)) for name in names)] for row in rows],
         "images": _text(rows[0].get("images")),
     }
+
+
+def _suites(run: Run) -> list[dict[str, Any]]:
+    """Return a table for each suite of data sets."""
+    tables = []
+    for path in sorted(run.suite_path("").parent.glob("*.json")):
+        found = read_mapping(path)
+        rows = [
+            row for row in mappings(found.get("rows")) if is_number(row.get("top1")) and {"data", "task"} <= row.keys()
+        ]
+        if rows:
+            heads, cells = by_data({"rows": rows})
+            tables.append({"name": path.stem, "heads": heads, "rows": cells})
+    return tables
 
 
 def _checkpoints(run: Run) -> dict[str, Any]:
