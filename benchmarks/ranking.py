@@ -248,7 +248,7 @@ def train_alone(
     run = train(str(path), data=options.data, folder=options.out / name, seed=seed, settings=settings)
     missing = [task for task in tasks if not run.evaluation_path(task).exists()]
     if missing:
-        lightssl("evaluate", str(run), *(word for task in missing for word in ("--task", task)))
+        lightssl("evaluate", str(run), "--no-random", *(word for task in missing for word in ("--task", task)))
     results = {"knn": read_json_lines(run.metrics_path)[-1]["knn_top1"]}
     for task in tasks:
         rows = json.loads(run.evaluation_path(task).read_text(encoding="utf-8"))["results"]

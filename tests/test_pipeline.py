@@ -424,3 +424,11 @@ def test_unknown_tasks_and_recipes_are_named(photos: Path, tmp_path: Path, tiny:
 
 def test_the_sample_is_quick() -> None:
     assert default_scale("sample") == "quick"
+
+
+def test_random_networks_can_be_left_out(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    run = lightssl.pretrain("mobilenetv2_dino", data=str(photos), overrides=tiny, out=tmp_path / "run")
+    options = {"tasks": ["knn", "semi"], "overrides": ["knn.k=3", "semi.labels=[1]", "semi.epochs=[1]"]}
+    alone, beside = lightssl.evaluate(run, random=False, **options), lightssl.evaluate(run, **options)
+    for task, result in alone.items():
+        assert result["results"] == beside[task]["results"][:1]

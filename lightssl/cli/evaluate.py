@@ -59,6 +59,10 @@ def evaluate(
     stages: Annotated[
         bool, typer.Option("--stages", help="Measure every stage of the network, to see which represents best.")
     ] = False,
+    random: Annotated[
+        bool,
+        typer.Option("--random/--no-random", help="Whether to measure the network at random initialisation, too."),
+    ] = True,
     suite: Annotated[
         Optional[str],
         typer.Option(
@@ -83,7 +87,13 @@ def evaluate(
                 "--suite goes with --task, --data and --set alone.", "Data sets of a suite bring their own test images."
             )
         found = pipeline.evaluate_suite(
-            suite, run, data=data or (), tasks=task or DEFAULT_EVALUATIONS, overrides=set_ or (), narrator=Terminal()
+            suite,
+            run,
+            data=data or (),
+            tasks=task or DEFAULT_EVALUATIONS,
+            overrides=set_ or (),
+            random=random,
+            narrator=Terminal(),
         )
         print_json(found) if json else _print_suite(found)
         return
@@ -97,6 +107,7 @@ def evaluate(
         overrides=set_ or (),
         stages=stages,
         checkpoints=checkpoints,
+        random=random,
         narrator=Terminal(),
     )
     if json:

@@ -46,6 +46,7 @@ def evaluate(
     overrides: Sequence[str] = (),
     stages: bool = False,
     checkpoints: bool = False,
+    random: bool = True,
     narrator: Narrator | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Measure what a network has learned, beside the same network at random initialisation.
@@ -64,6 +65,7 @@ def evaluate(
         stages: Measure the features of every stage of the networks as well, to see which represents best.
         checkpoints: Compare the backbones that the training kept on its way (``train.keep_every``) instead, by tasks
             that do not train them on. The results lie beside the others, and name the ``step``.
+        random: Measure the networks at random initialisation as well: most of the time is theirs.
         narrator: Told how it goes.
 
     Returns:
@@ -93,7 +95,7 @@ def evaluate(
         images, test, split = open_splits(data, test_data, seed=recipe.train.seed)
         splits, said = (images, test), {"test": test.name, "test_images": len(test), "split": split}
     what = {"train": images.name, "train_images": len(images), **said}
-    networks = _kept(run) if checkpoints else _networks(recipe, load_backbone(run), images)
+    networks = _kept(run) if checkpoints else _networks(recipe, load_backbone(run), images, random)
     prepare_host()
 
     results: dict[str, list[dict[str, Any]]] = {}
@@ -106,7 +108,7 @@ def evaluate(
         results |= _of_features(run, recipe, networks, *splits, frozen, stages, narrator)
     if trained and splits:
         where = {"data": data} if test_data is None else {"data": data, "test_data": test_data}
-        results |= fine_tunings(run, recipe, *splits, trained, where, narrator)
+        results |= fine_tunings(run, recipe, *splits, trained, where, random, narrator)
     written = {}
     for task in tasks:
         written[task] = {"task": task, "results": results[task], "data": what, "seed": recipe.train.seed}
@@ -130,9 +132,11 @@ def _kept(run: Run) -> dict[str, Callable[[], Backbone]]:
     return {f"after {step:,} steps": partial(load_backbone, path) for step, path in kept.items()}
 
 
-def _networks(recipe: Recipe, pretrained: Backbone, source: Source) -> dict[str, Callable[[], Backbone]]:
+def _networks(recipe: Recipe, pretrained: Backbone, source: Source, random: bool) -> dict[str, Callable[[], Backbone]]:
     """Return what makes the pre-trained network and the random ones, by their names."""
     networks: dict[str, Callable[[], Backbone]] = {PRETRAINED: lambda: pretrained}
+    if not random:
+        return networks
     if not has_batch_norm(pretrained):
         return {**networks, RANDOM: lambda: build_backbone(recipe)}
     return {

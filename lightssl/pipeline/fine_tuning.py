@@ -35,6 +35,7 @@ def fine_tunings(
     test: Source,
     functions: Mapping[str, Callable[[Start, LabelledImages, Narrator], Iterator[FineTuned]]],
     environment: Mapping[str, Any],
+    random: bool,
     narrator: Narrator,
 ) -> dict[str, list[dict[str, Any]]]:
     """Fine-tune the network of a run, and the same network from random initialisation.
@@ -49,6 +50,7 @@ def fine_tunings(
         test: The same, to test on.
         functions: The tasks by name.
         environment: What a run that is written says of where its images are.
+        random: Train the random network as well.
         narrator: Told how it goes.
 
     Returns:
@@ -65,7 +67,7 @@ def fine_tunings(
         device="cuda" if torch.cuda.is_available() else "cpu",
     )
     results: dict[str, list[dict[str, Any]]] = {task: [] for task in functions}
-    for start in (pretrained_start(run, recipe), random_start(run, recipe)):
+    for start in (pretrained_start(run, recipe), *([random_start(run, recipe)] if random else [])):
         for task, function in functions.items():
             for ended in function(start, images, narrator):
                 results[task].append({"network": start.network, **ended.result})

@@ -27,6 +27,7 @@ def evaluate_suite(
     data: Sequence[str] = (),
     tasks: Sequence[str] = DEFAULT_EVALUATIONS,
     overrides: Sequence[str] = (),
+    random: bool = True,
     narrator: Narrator | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run on several data sets; what was measured already, by the same weights and options, is kept.
@@ -37,6 +38,7 @@ def evaluate_suite(
         data: Labelled images, as for :func:`lightssl.pipeline.evaluate`; by default those of the suite.
         tasks: As for :func:`lightssl.pipeline.evaluate`, but those that need no labels.
         overrides: As for :func:`lightssl.pipeline.evaluate`.
+        random: As for :func:`lightssl.pipeline.evaluate`.
         narrator: Told how it goes, and which data sets are not there.
 
     Returns:
@@ -67,10 +69,10 @@ def evaluate_suite(
         if spec in missing:
             continue
         on_this = run.on(name, spec)
-        asked = {"data": spec, "tasks": list(tasks), "overrides": list(overrides), "weights": weights}
+        asked = {"data": spec, "tasks": list(tasks), "overrides": list(overrides), "random": random, "weights": weights}
         if _read(on_this.evaluation_path("asked")) != asked:
             narrator.say(f"On {spec}")
-            evaluate(on_this, tasks=tasks, data=spec, overrides=overrides, narrator=narrator)
+            evaluate(on_this, tasks=tasks, data=spec, overrides=overrides, random=random, narrator=narrator)
             write_json(on_this.evaluation_path("asked"), asked)  # last: what was stopped before is measured again
         for task in tasks:
             result = _read(on_this.evaluation_path(task))
