@@ -47,7 +47,8 @@ def main() -> None:
 
         def train_cell(cell: tuple[int, str, str, str]) -> dict[str, Any]:
             seed, method, backbone, plan = cell
-            run = train_and_evaluate(f"{backbone}_{method}{PLANS[plan]}", seed, options)
+            random = (seed, plan) == (options.seeds[0], "baseline")  # the only ones that the table looks at
+            run = train_and_evaluate(f"{backbone}_{method}{PLANS[plan]}", seed, options, random=random)
             return {"plan": plan, "seed": seed, **describe(run, options.tasks)}
 
         runs = []

@@ -67,14 +67,15 @@ def main() -> None:
     print(json.dumps(summarise(rows), indent=2))
 
 
-def train_and_evaluate(recipe: str, seed: int, options: argparse.Namespace) -> Run:
-    """Train to the end and evaluate once."""
+def train_and_evaluate(recipe: str, seed: int, options: argparse.Namespace, *, random: bool = True) -> Run:
+    """Train to the end and evaluate once, beside random networks or without them."""
     settings = [f"train.duration={options.duration}", f"evaluation.monitor_every={options.every}"]
     folder = options.out / f"{recipe}-seed{seed}"
     run = train(recipe, data=options.data, folder=folder, seed=seed, settings=settings)
     missing = [task for task in options.tasks if not run.evaluation_path(task).exists()]
     if missing:
-        lightssl("evaluate", str(run), *(argument for task in missing for argument in ("--task", task)))
+        beside = "--random" if random else "--no-random"
+        lightssl("evaluate", str(run), beside, *(argument for task in missing for argument in ("--task", task)))
     return run
 
 
