@@ -283,6 +283,7 @@ def write_result(
             "ranked_seeds": options.ranked_seeds,
             "tau": taus(ranked),
             "tau_between_seeds": tau_between_seeds(ranked),
+            "knn_stdev": spread(ranked),
             "compared": compared,
             "ranked": ranked,
         },
@@ -295,6 +296,16 @@ def tau_between_seeds(rows: Sequence[Mapping[str, Any]]) -> float | None:
     pairs = combinations(np.array([row["by seed"] for row in rows]).T, 2)
     found = [float(kendalltau(one, other).statistic) for one, other in pairs]
     return round(mean(found), 3) if found else None
+
+
+def spread(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return the standard deviation of kNN over the seeds of a network, and that of the networks' means."""
+    knn = np.array([row["by seed"] for row in rows])
+    over_seeds = float(np.sqrt(knn.var(axis=1, ddof=1).mean())) if knn.shape[1] > 1 else None
+    return {
+        "over seeds": None if over_seeds is None else round(over_seeds, 2),
+        "over networks": round(float(knn.mean(axis=1).std(ddof=1)), 2),
+    }
 
 
 def taus(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -337,8 +348,9 @@ def draw(rows: Sequence[Mapping[str, Any]], compared: Mapping[str, Any], path: P
         axes.set_xlabel(label)
         axes.set_title(f"Kendall's tau {tau[name]['tau']:.2f}", fontsize="medium")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("kNN top-1 when trained alone, % of test images")
-    panels[0].legend(frameon=False, fontsize=8)
+    panels[0].set_ylabel("kNN top-1 when trained alone, %")
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 

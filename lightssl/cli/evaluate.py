@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
             "lightssl evaluate --task semi --set 'semi.labels=[0.2]' --set 'semi.epochs=[20]'",
             "lightssl evaluate --task finetune",
             "lightssl evaluate --task labelfree",
-            "lightssl evaluate --suite mine --data sample --data photos/",
+            "lightssl evaluate --suite mine --task knn --no-random --data photos/ --data sample",
             "lightssl evaluate --checkpoints --task knn --task labelfree",
         )
     )(evaluate)

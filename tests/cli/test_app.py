@@ -78,7 +78,7 @@ def test_the_examples_run_as_written(program: Program, tmp_path: Path, photos: P
         line for line in lines if line.startswith(("lightssl pretrain", "lightssl search", "lightssl views sweep"))
     ]
     program(*shlex.split(next(line for line in trainings if "5 steps" in line))[1:])
-    settings = [argument for override in tiny for argument in ("--set", override)]
+    settings = [argument for override in [*tiny, "train.keep_every=3 steps"] for argument in ("--set", override)]
     program("pretrain", "--data", str(photos), *settings)
     published = torchvision.models.mobilenet_v2().state_dict()
     torch.save(published, tmp_path / "mobilenet_v2-7ebf99e0.pth")
@@ -226,7 +226,7 @@ def test_user_errors_are_clear_and_without_a_traceback(
 
 def test_a_read_only_place_is_an_error_before_training(program: Program, tmp_path: Path, tiny: list[str]) -> None:
     (tmp_path / "file").write_text("in the way")
-    settings = [argument for override in tiny for argument in ("--set", override)]
+    settings = [argument for override in [*tiny, "train.keep_every=3 steps"] for argument in ("--set", override)]
     done = program("pretrain", *settings, "--out", "file/run", check=False)
     assert done.returncode == 1
     assert "Cannot write" in done.stderr
