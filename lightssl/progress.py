@@ -12,6 +12,25 @@ class Bar(Protocol):
         """Say how much is done, out of the total, and in a few words how it goes."""
 
 
+class Advance(Protocol):
+    """One piece of work that is under way, told in steps."""
+
+    def __call__(self, by: int, status: str = "") -> None:
+        """Say how much more is done, and in a few words how it goes."""
+
+
+def counting(bar: Bar) -> Advance:
+    """Return what adds up for a bar how much is done."""
+    done = 0
+
+    def advance(by: int, status: str = "") -> None:
+        nonlocal done
+        done += by
+        bar(done, status)
+
+    return advance
+
+
 class Narrator(Protocol):
     """Whoever is told."""
 

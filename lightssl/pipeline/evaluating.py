@@ -29,7 +29,7 @@ from lightssl.pipeline.building import (
 )
 from lightssl.pipeline.extracting import features_of_images, features_of_splits, features_of_views
 from lightssl.pipeline.fine_tuning import PRETRAINED, RANDOM, fine_tunings
-from lightssl.progress import Narrator, Silent
+from lightssl.progress import Narrator, Silent, counting
 from lightssl.runs import Run
 from lightssl.train.host import prepare_host
 
@@ -157,13 +157,7 @@ def _without_labels(
     images, pairs = (_some(source, count, recipe.train.seed) for count in (_LABEL_FREE_IMAGES, _LABEL_FREE_PAIRS))
     results: dict[str, list[dict[str, Any]]] = {task: [] for task in functions}
     with narrator.work("Without labels", len(networks) * (len(images) + 2 * len(pairs))) as bar:
-        done = 0
-
-        def advance(by: int, status: str) -> None:
-            nonlocal done
-            done += by
-            bar(done, status)
-
+        advance = counting(bar)
         for name, make in networks.items():
             backbone, on_batch = make(), partial(advance, status=name)
             features, _ = features_of_images(backbone, images, recipe, on_batch)
@@ -192,13 +186,7 @@ def _of_features(
     """Return the results of each task on the frozen features of the networks, and keep nearest neighbours."""
     results: dict[str, list[dict[str, Any]]] = {task: [] for task in functions}
     with narrator.work("Evaluating", len(networks) * (len(train) + len(test) + 1000 * len(functions))) as bar:
-        done = 0
-
-        def advance(by: int, status: str) -> None:
-            nonlocal done
-            done += by
-            bar(done, status)
-
+        advance = counting(bar)
         for name, make in networks.items():
             backbone, earlier = make(), {}
             network = StageFeatures(backbone) if stages else backbone

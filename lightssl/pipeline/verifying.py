@@ -28,7 +28,7 @@ from lightssl.machine import describe_machine, versions
 from lightssl.pipeline.building import SAMPLE, as_run, load_network
 from lightssl.pipeline.exporting import exported_model, onnx_network, precision_computed_in, spread_positions
 from lightssl.pipeline.extracting import features_of_images, features_of_splits
-from lightssl.progress import Narrator, Silent
+from lightssl.progress import Narrator, Silent, counting
 from lightssl.runs import Run
 
 _COMPARED_IMAGES = 256  # of features with torch's, where nothing else sets their number
@@ -96,12 +96,7 @@ def verify(
         _networks(descriptions, emulate) as networks,
         narrator.work("Verifying", shown * (1 + len(descriptions))) as bar,
     ):
-        done = 0
-
-        def advance(by: int, status: str) -> None:
-            nonlocal done
-            done += by
-            bar(done, status)
+        advance = counting(bar)
 
         def measure(network: nn.Module, name: str) -> tuple[Tensor, float | None]:
             """Return the output for the compared images, and its accuracy in percent where there are labels."""
