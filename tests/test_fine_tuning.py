@@ -14,6 +14,7 @@ from lightssl.checkpoint import load_checkpoint
 from lightssl.config.load import validate
 from lightssl.data.sources import open_splits
 from lightssl.deploy.onnx import read_metadata
+from lightssl.errors import ConfigError
 from lightssl.pipeline.building import build_method, evaluation_batches, load_network
 from lightssl.pipeline.fine_tuning import pretrained_start, random_start
 from lightssl.runs import Run
@@ -115,3 +116,9 @@ def test_frozen_features_and_fine_tuning_in_one_go(run: Run) -> None:
     assert [row["network"] for row in results["semi"]["results"]] == ["pre-trained", "random"]
     assert not run.labels_path("semi", "100").exists()  # all of them are no list
     assert not run.fine_tuned.folder.exists()
+
+
+@pytest.mark.parametrize("area", ["[0.5, 0.2]", "[0, 1]", "[0.5, 1.2]"])
+def test_an_impossible_share_of_an_image_is_refused(area: str, run: Run) -> None:
+    with pytest.raises(ConfigError, match=r"finetune\.crop_area"):
+        lightssl.evaluate(run, tasks=["finetune"], overrides=[f"finetune.crop_area={area}"])

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lightssl.backbones.base import Backbone
-from lightssl.data.loader import clear_worker_errors, evaluation_loader, pretraining_loader, steps_per_epoch
+from lightssl.data.loader import BadImages, clear_worker_errors, evaluation_loader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source
 from lightssl.errors import DataError, LightSSLError
 from lightssl.evaluation.classifier import Classifier
@@ -20,10 +20,8 @@ from lightssl.evaluation.held_out import accuracy
 from lightssl.images import normalise
 from lightssl.progress import Narrator
 from lightssl.schedules import warmup_cosine
-from lightssl.types import Share
+from lightssl.views.plan import Scale
 from lightssl.views.training import TrainingCrop
-
-Area = tuple[Share, Share]  # of an image, that crops cover: least and most
 
 
 class Start(NamedTuple):
@@ -62,7 +60,7 @@ class Course:
 
     epochs: int
     batch_size: int  # or as many images as there are
-    area: Area
+    area: Scale  # share of an image that a crop covers, least and most
     warmup: float = 0.0  # share of all steps
     label_smoothing: float = 0.0
 
@@ -114,6 +112,7 @@ def fine_tune(
     classifier.to(images.device).to(memory_format=torch.channels_last).train()
     if frozen:
         classifier.backbone.eval().requires_grad_(False)
+    bad = BadImages(len(trained_on))
     peaks = [group["lr"] for group in optimizer.param_groups]
     warmup = round(course.warmup * total)
     with narrator.work(f"Fine-tuning, {title}", total) as bar, clear_worker_errors():
@@ -122,6 +121,7 @@ def fine_tune(
                 group["lr"] = warmup_cosine(
                     step, total_steps=total, warmup_steps=warmup, warmup_from=0.0, peak=peak, end=0.0
                 )
+            bad.add(batch.bad, seen=len(batch.indices))
             inputs = normalise(batch.views[0][0].to(images.device, non_blocking=True), images.mean, images.std)
             targets = labels[batch.indices].to(images.device, non_blocking=True)
             loss = cross_entropy(classifier(inputs), targets, label_smoothing=course.label_smoothing)
@@ -136,6 +136,8 @@ def fine_tune(
                         "Train it more slowly: --set TASK.learning_rate=...",
                     )
                 bar(step + 1, f"loss {value:.3f}")
+    if len(bad):
+        narrator.say(f"{len(bad):,} training images could not be used; others took their place.")
     classifier.to("cpu").eval()
     return top1_of(classifier, images)
 

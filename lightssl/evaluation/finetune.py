@@ -6,7 +6,6 @@ from torch.optim import AdamW
 
 from lightssl.evaluation.classifier import layerwise_groups
 from lightssl.evaluation.fine_tuning import (
-    Area,
     Course,
     FineTuned,
     LabelledImages,
@@ -18,6 +17,7 @@ from lightssl.evaluation.fine_tuning import (
 )
 from lightssl.progress import Narrator
 from lightssl.types import NonNegative, Positive, PositiveInt, Share
+from lightssl.views.plan import Scale
 
 
 def finetune(
@@ -33,7 +33,7 @@ def finetune(
     weight_decay: NonNegative = 0.05,
     warmup: Share = 0.1,
     label_smoothing: Share = 0.1,
-    crop_area: Area = (0.08, 1.0),
+    crop_area: Scale = (0.08, 1.0),
 ) -> Iterator[FineTuned]:
     """Train the backbone and a linear layer on its features, early layers slower than late ones.
 

@@ -7,7 +7,6 @@ from torch.optim import SGD, Optimizer
 
 from lightssl.backbones.base import Backbone, Stage
 from lightssl.evaluation.fine_tuning import (
-    Area,
     Course,
     FineTuned,
     LabelledImages,
@@ -20,6 +19,7 @@ from lightssl.evaluation.fine_tuning import (
 from lightssl.optim import LARS
 from lightssl.progress import Narrator
 from lightssl.types import Positive, PositiveInt
+from lightssl.views.plan import Scale
 
 _RATE_OF = 256  # images in a step that a learning rate is given for
 
@@ -56,7 +56,7 @@ def linear_augmented(
     epochs: PositiveInt = 100,
     batch_size: PositiveInt | None = None,
     learning_rate: Positive | None = None,
-    crop_area: Area = (0.08, 1.0),
+    crop_area: Scale = (0.08, 1.0),
 ) -> Iterator[FineTuned]:
     """Train a linear layer by SSLight's protocol (arXiv 2210.02808): random crops, mirrored half of the time.
 

@@ -13,7 +13,6 @@ from torch.optim import SGD
 from lightssl.data.sources import Source, Subset, some_of_each_class
 from lightssl.errors import ConfigError, DataError
 from lightssl.evaluation.fine_tuning import (
-    Area,
     Course,
     FineTuned,
     LabelledImages,
@@ -26,6 +25,7 @@ from lightssl.evaluation.fine_tuning import (
 )
 from lightssl.progress import Narrator
 from lightssl.types import Positive, PositiveInt
+from lightssl.views.plan import Scale
 
 _PUBLISHED_BATCH = 1024
 _Fraction = Annotated[float, Gt(0), Le(1)]
@@ -42,7 +42,7 @@ def semi(
     images_from: str | None = None,
     batch_size: PositiveInt = 1024,
     learning_rate: Positive = 0.03,
-    crop_area: Area = (0.08, 1.0),
+    crop_area: Scale = (0.08, 1.0),
 ) -> Iterator[FineTuned]:
     """Train the backbone, and the projection head with its last layer replaced, on few labelled images.
 

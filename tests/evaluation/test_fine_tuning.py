@@ -4,7 +4,7 @@ import math
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -262,3 +262,21 @@ def test_a_linear_layer_on_a_transformer_sees_several_blocks(images: LabelledIma
     (ended,) = run(linear_augmented, start, images, epochs=1)
     assert ended.classifier.head[-1].in_features == 4 * 64
     assert ended.result["learning_rate"] == pytest.approx(0.01 * 16 / 256)
+
+
+def test_images_that_cannot_be_used_are_counted(start: Start) -> None:
+    class Holes(Coloured):
+        def read(self, index: int) -> np.ndarray:
+            if index in (3, 50):
+                raise OSError("gone")
+            return super().read(index)
+
+    class Listener(Silent):
+        said: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.said.append(text)
+
+    (ended,) = finetune(start, labelled(Holes(60), Coloured(30)), Listener(), epochs=3, **SHORT)
+    assert Listener.said == ["2 training images could not be used; others took their place."]
+    assert ended.result["train_images"] == 60
