@@ -20,7 +20,7 @@ from shutil import copyfile
 from typing import Any
 
 from benchmarks.subset import write_subset
-from lightssl.files import read_json_lines, write_json
+from lightssl.files import read_json_lines, write_json, write_text
 from lightssl.machine import describe_machine, versions
 
 RESULTS = Path(__file__).parent / "results"
@@ -106,8 +106,9 @@ def write_results(run: Path, point: str, again: dict[str, Any], options: argpars
     """Write what was found to the results."""
     found = json.loads((run / "sweep" / "sweep.json").read_text(encoding="utf-8"))
     options.results.mkdir(parents=True, exist_ok=True)
-    for kind in ("html", "png"):
-        copyfile(run / "sweep" / f"sweep.{kind}", options.results / f"sweep.{kind}")
+    copyfile(run / "sweep" / "sweep.png", options.results / "sweep.png")
+    page = (run / "sweep" / "sweep.html").read_text(encoding="utf-8")  # names the folder as this machine does
+    write_text(options.results / "sweep.html", page.replace(str(options.out), "runs/sweep"))
     write_json(
         options.results / "sweep.json",
         {
