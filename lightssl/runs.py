@@ -66,8 +66,12 @@ class Run:
 
     @property
     def weights_path(self) -> Path:
-        """The pre-trained backbone, as safetensors, or the classifier; a JSON file of the same name describes it."""
-        return self.classifier_path if self.classifier_path.exists() else self.folder / "backbone.safetensors"
+        """The network, as safetensors; a JSON file of the same name describes it.
+
+        That is the pre-trained backbone, or what a training with labels made of it: a classifier or a detector.
+        """
+        made = [path for path in (self.classifier_path, self.detector_path) if path.exists()]
+        return made[0] if made else self.folder / "backbone.safetensors"
 
     @property
     def classifier_path(self) -> Path:
@@ -75,10 +79,14 @@ class Run:
         return self.folder / "classifier.safetensors"
 
     @property
-    def fine_tuned(self) -> "Run":
-        """What fine-tuning made of this run: a run of its own, to be exported and timed."""
+    def detector_path(self) -> Path:
+        """The network with what finds objects by its feature maps, in the folder of one that was trained to."""
+        return self.folder / "detector.safetensors"
+
+    def made_by(self, task: str) -> "Run":
+        """Return what a task made of this run: a run of its own, to be exported and timed."""
         beside = self.folder if self.results.parent == self.folder else self.results
-        return Run(beside / "finetune")
+        return Run(beside / task)
 
     def on(self, suite: str, data: str) -> "Run":
         """Return this run with its evaluations on one of the data sets of a suite."""
@@ -116,6 +124,10 @@ class Run:
     def evaluation_path(self, task: str) -> Path:
         """Result of an evaluation task."""
         return self.results / f"{task}.json"
+
+    def picture_path(self, task: str) -> Path:
+        """Picture that an evaluation task draws."""
+        return self.results / f"{task}.png"
 
     def checkpoints_path(self, task: str) -> Path:
         """Result of an evaluation task for the backbones that were kept."""

@@ -1,5 +1,6 @@
 """What tests share: a tiny recipe, a folder of images, and the program as a real process."""
 
+import json
 import os
 import subprocess
 import sys
@@ -66,6 +67,47 @@ def photos(tmp_path: Path) -> Path:
             pixels = np.clip(np.array(colour) + rng.normal(0, 40, (40, 48, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{i}.jpg")
     return folder
+
+
+@pytest.fixture
+def coco(tmp_path: Path) -> Path:
+    """A COCO folder of 20 training and 6 test images of 64 x 48 px, each with one or two coloured rectangles."""
+    folder = tmp_path / "coco"
+    for split, count in (("train", 20), ("val", 6)):
+        write_coco(folder, split, count)
+    return folder
+
+
+def write_coco(folder: Path, split: str, count: int) -> None:
+    """Write images with a red rectangle on the left, and in every other one a blue one on the right."""
+    (folder / split).mkdir(parents=True)
+    (folder / "annotations").mkdir(exist_ok=True)
+    rng = np.random.default_rng(len(split))
+    images, annotations = [], []
+    for number in range(count):
+        pixels = rng.integers(90, 160, (48, 64, 3), dtype=np.uint8)
+        for category, colour in enumerate([(220, 20, 20), (20, 20, 220)][: 1 + number % 2], start=1):
+            width, height = (int(side) for side in rng.integers(14, 24, 2))
+            left, top = int(rng.integers(0, 32 - width)) + 32 * (category - 1), int(rng.integers(0, 48 - height))
+            right, bottom = left + width, top + height
+            pixels[top:bottom, left:right] = colour
+            corners = [left, top, right, top, right, bottom, left, bottom]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number + 10,
+                    "category_id": category * 3,  # ids of COCO have gaps
+                    "bbox": [left, top, width, height],
+                    "area": width * height,
+                    "iscrowd": 0,
+                    "segmentation": [corners],
+                }
+            )
+        Image.fromarray(pixels).save(folder / split / f"{number}.png")
+        images.append({"id": number + 10, "file_name": f"{number}.png", "width": 64, "height": 48})
+    categories = [{"id": 3, "name": "red"}, {"id": 6, "name": "blue"}]
+    content = {"images": images, "categories": categories, "annotations": annotations}
+    (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
 @pytest.fixture

@@ -32,8 +32,8 @@ def test_a_classifier_from_fine_tuning_to_a_timed_onnx_file(run: Run, photos: Pa
     assert [row["network"] for row in results] == ["pre-trained", "random"]
     assert results[0]["epochs"] == 2
 
-    manifest = lightssl.export(run.fine_tuned, fp16=True)
-    onnx = run.fine_tuned.onnx_path
+    manifest = lightssl.export(run.made_by("finetune"), fp16=True)
+    onnx = run.made_by("finetune").onnx_path
     assert (manifest.output.name, manifest.output.width, manifest.classes) == ("logits", 2, ["blue", "red"])
     assert json.loads(read_metadata(onnx)["classes"]) == ["blue", "red"]
 
@@ -48,21 +48,21 @@ def test_a_classifier_from_fine_tuning_to_a_timed_onnx_file(run: Run, photos: Pa
     right = np.mean(logits.argmax(axis=1) == np.asarray(test.labels)[positions])
     assert 100 * right == pytest.approx(results[0]["top1"])
 
-    verified = lightssl.verify(run=run.fine_tuned)
+    verified = lightssl.verify(run=run.made_by("finetune"))
     assert verified["accuracy"] == "top-1"
     assert [row["top1"] for row in verified["rows"]][:2] == [results[0]["top1"]] * 2
     assert lightssl.bench([onnx], settings={"threads": [1], "min_samples": 3, "min_seconds": 0})[0]["threads"] == 1
 
-    page = lightssl.report(run.fine_tuned).read_text(encoding="utf-8")
+    page = lightssl.report(run.made_by("finetune")).read_text(encoding="utf-8")
     assert "A classifier, fine-tuned from run on 24 labelled images" in page
     assert "Fine-tuning" in lightssl.report(run).read_text(encoding="utf-8")
 
 
 def test_what_lies_below_the_classifier_is_a_backbone(run: Run) -> None:
     lightssl.evaluate(run, tasks=["finetune"], overrides=SHORT)
-    tuned, before = lightssl.load_backbone(run.fine_tuned), lightssl.load_backbone(run)
+    tuned, before = lightssl.load_backbone(run.made_by("finetune")), lightssl.load_backbone(run)
     images = torch.randn(2, 3, 32, 32)
-    classifier = load_network(run.fine_tuned)
+    classifier = load_network(run.made_by("finetune"))
     assert torch.equal(classifier.head(tuned(images)), classifier(images))
     assert not torch.equal(tuned(images), before(images))
 
@@ -115,7 +115,7 @@ def test_frozen_features_and_fine_tuning_in_one_go(run: Run) -> None:
     assert len(results["knn"]["results"]) == 3
     assert [row["network"] for row in results["semi"]["results"]] == ["pre-trained", "random"]
     assert not run.labels_path("semi", "100").exists()  # all of them are no list
-    assert not run.fine_tuned.folder.exists()
+    assert not run.made_by("finetune").folder.exists()
 
 
 @pytest.mark.parametrize("area", ["[0.5, 0.2]", "[0, 1]", "[0.5, 1.2]"])

@@ -65,8 +65,8 @@ def test_what_was_measured_is_kept(run: Run, photos: Path, others: Path, monkeyp
 def test_fine_tuning_in_a_suite_leaves_that_of_the_run_alone(run: Run, others: Path) -> None:
     short = ["finetune.epochs=1", "finetune.batch_size=8"]
     lightssl.evaluate_suite("mine", run, data=[str(others)], tasks=["finetune"], overrides=short)
-    assert not run.fine_tuned.classifier_path.exists()
-    assert run.on("mine", str(others)).fine_tuned.classifier_path.exists()
+    assert not run.made_by("finetune").classifier_path.exists()
+    assert run.on("mine", str(others)).made_by("finetune").classifier_path.exists()
 
 
 def test_what_is_not_there_is_left_out(run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ class Backbone(nn.Module, ABC):
     feature_width: int  # D
     linear_blocks: int = 1  # in :meth:`linear_features`
     stages: tuple[Stage, ...]  # of the feature maps, the finest first
+    pyramid_stages: int = 4  # of the last of them, that a detector's feature pyramid is made of
     smallest_image: int = 1  # side in pixels below which the network cannot work: the patch of a transformer
 
     @abstractmethod

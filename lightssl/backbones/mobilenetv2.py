@@ -36,6 +36,7 @@ class MobileNetV2(TopologyBackbone):
     """
 
     grammar = _GRAMMAR
+    pyramid_stages = 2  # as SSLight's detectors take
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
             "lightssl evaluate --task semi --set 'semi.labels=[0.2]' --set 'semi.epochs=[20]'",
             "lightssl evaluate --task finetune",
             "lightssl evaluate --task labelfree",
+            "lightssl evaluate --task detect --data coco/",
             "lightssl evaluate --suite mine --task knn --no-random --data photos/ --data sample",
             "lightssl evaluate --checkpoints --task knn --task labelfree",
         )
@@ -37,14 +38,16 @@ def evaluate(
             "schedule of SGD, to see it converge. These take features as they are. linear_augmented "
             "is a probe on crops that change, as published; semi trains the network on, with "
             "few labels; finetune with all, to a classifier in RUN/finetune that export takes. labelfree measures "
-            "features without labels. Repeat for more.",
+            "features without labels. detect and segment train Faster and Mask R-CNN on COCO data, to a detector in "
+            "RUN/detect or RUN/segment. Repeat for more.",
             show_default="knn and linear",
         ),
     ] = None,
     data: Annotated[
         Optional[list[str]],
         typer.Option(
-            help="Labelled images: first-level folder names are labels. In a suite, repeat for more.",
+            help="Labelled images: first-level folder names are labels. In a suite, repeat for more. For detect and "
+            "segment, a COCO file or folder.",
             show_default="the run's",
         ),
     ] = None,
@@ -79,7 +82,7 @@ def evaluate(
 ) -> None:
     """Measure what a network has learned, beside the same network at random initialisation."""
     from lightssl import pipeline
-    from lightssl.evaluation import DEFAULT_EVALUATIONS, LABEL_FREE
+    from lightssl.evaluation import DEFAULT_EVALUATIONS, DETECTIONS, LABEL_FREE
 
     if suite is not None:
         if test_data or stages or checkpoints:
@@ -119,6 +122,9 @@ def evaluate(
     for task_name in LABEL_FREE:
         if task_name in written:
             _print_measures(written.pop(task_name)["results"])
+    for task_name in DETECTIONS:
+        if task_name in written:
+            _print_precisions(task_name, written.pop(task_name))
     if not written:
         return
     first = next(iter(written.values()))
@@ -160,6 +166,15 @@ def _print_measures(rows: list[dict[str, Any]]) -> None:
     cells = [[row["network"], *("-" if row[name] is None else f"{row[name]:.3f}" for name in names)] for row in rows]
     print_table(f"Without labels, of {rows[0]['images']:,} training images", ["network", *names], cells)
     console.print("Better: a higher rank, alpha near 1, lower alignment and uniformity. Compare like with like.")
+
+
+def _print_precisions(task: str, written: dict[str, Any]) -> None:
+    from lightssl.evaluation.tables import precisions
+
+    heads, rows = precisions(written["results"])
+    what = "masks" if task == "segment" else "boxes"
+    print_table(f"Average precision of {what} on the test images, %", heads, rows)
+    console.print(written["data"]["split"])
 
 
 def _name(row: dict[str, Any]) -> str:

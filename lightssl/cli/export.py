@@ -1,7 +1,7 @@
 """``lightssl export``."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -9,6 +9,9 @@ from lightssl.cli.examples import examples
 from lightssl.cli.terminal import Terminal, console, print_table
 from lightssl.deploy.runtimes import RUNTIMES
 from lightssl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lightssl.deploy.detector import DetectorManifest
 
 
 def register(app: typer.Typer) -> None:
@@ -62,6 +65,7 @@ def export(
     if calibrate is not None and not int8:
         raise ConfigError("--calibrate says what --int8 is calibrated on.", "Add --int8.")
     from lightssl import pipeline
+    from lightssl.deploy.detector import DetectorManifest
 
     manifest = pipeline.export(
         run,
@@ -76,6 +80,9 @@ def export(
     )
     if json:
         print(manifest.model_dump_json(indent=2))
+        return
+    if isinstance(manifest, DetectorManifest):
+        _print_detector(manifest)
         return
     fp32 = manifest.files[0]
     print_table(
@@ -122,3 +129,21 @@ def export(
                 for made in manifest.runtimes
             ],
         )
+
+
+def _print_detector(manifest: "DetectorManifest") -> None:
+    _, _, height, width = manifest.input_shape
+    print_table(
+        f"{manifest.recipe}, a detector of {len(manifest.classes)} classes, opset {manifest.opset}",
+        ["file", "input", "outputs", "MB", "boxes found by torch, too", "largest error of a score"],
+        [
+            [
+                manifest.file,
+                f"{width} x {height} px",
+                ", ".join(manifest.outputs),
+                f"{manifest.bytes / 1e6:.2f}",
+                f"{100 * manifest.agreement:.1f} % of {manifest.compared_boxes:,}" if manifest.compared_boxes else "-",
+                f"{manifest.max_score_error:.1e}",
+            ]
+        ],
+    )

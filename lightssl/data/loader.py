@@ -129,7 +129,7 @@ class PretrainingLoader:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        for slot, step, indices, bad, rows in _received(self._batches):
+        for slot, step, indices, bad, rows in received(self._batches):
             views = self._made.room(slot, self._made.maker(step))
             left = torch.from_numpy(rows).transpose(0, 1).split([len(group) for group in views]) if rows.size else ()
             batch = Batch(views, torch.tensor(indices), bad, list(left))
@@ -183,7 +183,7 @@ def pretraining_loader(
     made = ViewBatches(
         source, make_views, images=batch_size // world_size, slots=slots, shared=workers > 0, total_steps=total_steps
     )
-    batches = _data_loader(made, workers, seed, sampler=_Slots(sampler, slots), batch_size=None)
+    batches = data_loader(made, workers, seed, sampler=_Slots(sampler, slots), batch_size=None)
     return PretrainingLoader(batches, made, pin_memory)
 
 
@@ -202,7 +202,7 @@ class EvaluationLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         self.bad = []
-        for images, indices, bad in _received(self._batches):
+        for images, indices, bad in received(self._batches):
             self.bad += bad
             if len(indices):
                 yield images, indices
@@ -235,7 +235,7 @@ def evaluation_loader(
     workers = 0 if _is_decoded(source) else workers
     order = [range(first, min(first + batch_size, len(source))) for first in range(0, len(source), batch_size)]
     return EvaluationLoader(
-        source, _data_loader(_CentreCrops(source, size, crop_share), workers, 0, batch_sampler=order)
+        source, data_loader(_CentreCrops(source, size, crop_share), workers, 0, batch_sampler=order)
     )
 
 
@@ -318,7 +318,8 @@ def clear_worker_errors() -> Iterator[None]:
         ) from error
 
 
-def _read(source: Source, index: int, reduction: Callable[[int, int], int] | None = None) -> np.ndarray | BadImage:
+def read_image(source: Source, index: int, reduction: Callable[[int, int], int] | None = None) -> np.ndarray | BadImage:
+    """Read and decode one image, uint8 [H, W, 3], or say why it cannot be used."""
     try:
         return decode(source.read(index), reduction=reduction)
     except UndecodableImage as error:
@@ -335,12 +336,26 @@ def _is_decoded(source: Source) -> bool:
         return False
 
 
-def _substitute(
-    source: Source, index: int, bad: list[BadImage], reduction: Callable[[int, int], int]
+def substitute(
+    source: Source, index: int, bad: list[BadImage], reduction: Callable[[int, int], int] | None = None
 ) -> tuple[np.ndarray, int]:
+    """Read another image, chosen by the index of a bad one.
+
+    Args:
+        source: The images.
+        index: Of the bad one.
+        bad: Bad images met on the way are added.
+        reduction: As in :func:`lightssl.data.decode.decode`.
+
+    Returns:
+        The image, and its index.
+
+    Raises:
+        DataError: None of those tried can be used.
+    """
     # Drawn at random and not next in order: damage comes in runs, as when a copy stopped half-way.
     for candidate in np.random.default_rng(index).integers(len(source), size=_SUBSTITUTES).tolist():
-        image = _read(source, candidate, reduction)
+        image = read_image(source, candidate, reduction)
         if not isinstance(image, BadImage):
             return image, candidate
         bad.append(image)
@@ -412,10 +427,10 @@ class ViewBatches(Dataset[Any]):
         for position, (epoch, index) in enumerate(keys):
             # Keyed by the index that was asked for: a substitute drawn twice into a batch still gives different views.
             reduction = partial(make_views.reduction, epoch=epoch, index=index)
-            image, used = _read(self._source, index, reduction), index
+            image, used = read_image(self._source, index, reduction), index
             if isinstance(image, BadImage):
                 tried = [image]
-                image, used = _substitute(self._source, index, tried, reduction)
+                image, used = substitute(self._source, index, tried, reduction)
                 bad += tried
             make_views(image, epoch, index, [group[:, position] for group in groups])
             indices.append(used)
@@ -433,7 +448,7 @@ class _CentreCrops(Dataset[Any]):
         crops, used, bad = [], [], []
         try:
             for index in indices:
-                image = _read(self._source, index)
+                image = read_image(self._source, index)
                 if isinstance(image, BadImage):
                     bad.append(image)
                 else:
@@ -445,7 +460,8 @@ class _CentreCrops(Dataset[Any]):
         return torch.from_numpy(images), torch.tensor(used, dtype=torch.int64), bad
 
 
-def _data_loader(dataset: Dataset[Any], workers: int, seed: int, **batches: Any) -> DataLoader[Any]:
+def data_loader(dataset: Dataset[Any], workers: int, seed: int, **batches: Any) -> DataLoader[Any]:
+    """Build torch's loader of a data set that makes whole batches, with workers that disturb nothing."""
     return DataLoader(
         dataset,
         num_workers=workers,
@@ -460,7 +476,7 @@ def _data_loader(dataset: Dataset[Any], workers: int, seed: int, **batches: Any)
     )
 
 
-def _received(batches: DataLoader[Any]) -> Iterator[Any]:
+def received(batches: DataLoader[Any]) -> Iterator[Any]:
     """Yield what the workers made. Their LightSSLErrors come as values, for torch would bury them in a traceback."""
     iterator = iter(batches)
     try:

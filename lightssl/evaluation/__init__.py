@@ -10,6 +10,9 @@ Any]``: features of images and of two views of images, and measures by their nam
 
 Tasks that train on crops of the training images are generators ``(start: Start, images: LabelledImages, narrator:
 Narrator, *, seed: int, **options) -> Iterator[FineTuned]``. What they yield says, in the same form, what came out.
+
+Tasks that find objects are functions ``(backbone: Backbone, photographs: Surroundings, narrator: Narrator, title: str,
+*, seed: int, **options) -> Detected``, whose result has ``"ap"``, the average precision in percent.
 """
 
 from lightssl.registry import Registry
@@ -25,8 +28,11 @@ EVALUATIONS = Registry(
         "linear_augmented": "lightssl.evaluation.linear_augmented:linear_augmented",
         "semi": "lightssl.evaluation.semi:semi",
         "finetune": "lightssl.evaluation.finetune:finetune",
+        "detect": "lightssl.evaluation.detect:detect",
+        "segment": "lightssl.evaluation.segment:segment",
     },
 )
 LABEL_FREE = ("labelfree",)  # those that take no labels
 FINE_TUNINGS = ("linear_augmented", "semi", "finetune")  # those that run the network on crops of training images
+DETECTIONS = ("detect", "segment")  # those that find objects in photographs
 DEFAULT_EVALUATIONS = ("knn", "linear")

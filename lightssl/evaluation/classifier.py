@@ -30,6 +30,10 @@ class Classifier(nn.Module):
         nn.init.zeros_(last.bias)
         self.head = nn.Sequential(*hidden, last)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what is needed to build it again, beside the backbone."""
+        return {"classes": self.classes}
+
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images [B, 3, H, W] to logits [B, classes]."""
         logits: Tensor = self.head(self.backbone(images))

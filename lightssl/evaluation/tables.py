@@ -1,6 +1,6 @@
-"""Results of several data sets side by side."""
+"""Results as tables, for the terminal and for pages."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -27,4 +27,32 @@ def by_data(found: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return heads, [
         [data, *(f"{of_data[kind]:.1f} %" if kind in of_data else "-" for kind in kinds)]
         for data, of_data in cells.items()
+    ]
+
+
+_PRECISIONS = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+    "box_ap": "AP of boxes",
+}
+
+
+def precisions(results: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Lay out the results of a task that finds objects: a row for each network.
+
+    Args:
+        results: What :func:`lightssl.pipeline.evaluate` returns as ``results``.
+
+    Returns:
+        The heads, and the cells, in percent. Sizes of objects that no image has are left out.
+    """
+    names = [name for name in _PRECISIONS if any(row.get(name) is not None for row in results)]
+    heads = ["network", *(_PRECISIONS[name] for name in names)]
+    return heads, [
+        [str(row["network"]), *("-" if row.get(name) is None else f"{row[name]:.1f}" for name in names)]
+        for row in results
     ]

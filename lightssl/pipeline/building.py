@@ -20,6 +20,7 @@ from lightssl.data.loader import EvaluationLoader, evaluation_loader
 from lightssl.data.sources import Source, Subset
 from lightssl.errors import CheckpointError
 from lightssl.evaluation.classifier import Classifier
+from lightssl.evaluation.detector import Detector, DetectorOptions
 from lightssl.images import normalise
 from lightssl.machine import describe_machine, usable_cores, versions
 from lightssl.methods import METHODS
@@ -27,6 +28,7 @@ from lightssl.methods.base import Method
 from lightssl.runs import Run, find_run
 
 SAMPLE = "sample"
+PRETRAINED, RANDOM = "pre-trained", "random"  # what results call networks
 _BATCH_NORM_IMAGES = 4096  # shown to estimate batch-norm statistics: more moves no figure
 _BATCH_NORM_BATCH = 128
 
@@ -53,14 +55,17 @@ def load_backbone(run: Run | Path | str | None = None) -> Backbone:
         run: A run, its folder, or a ``.safetensors`` file that ``lightssl pretrain`` wrote; by default the latest run.
 
     Returns:
-        A network that maps normalised images [B, 3, H, W] to features [B, D]; of a classifier, what lies below it.
+        A network that maps normalised images [B, 3, H, W] to features [B, D]; of a classifier or a detector, what lies
+        below it.
     """
     network = load_network(run)
-    return network.backbone if isinstance(network, Classifier) else network
+    return network if isinstance(network, Backbone) else network.backbone
 
 
-def load_network(run: Run | Path | str | None = None) -> Backbone | Classifier:
-    """Load the network that a run is there for, in eval mode: a classifier if it was fine-tuned, else its backbone.
+def load_network(run: Run | Path | str | None = None) -> Backbone | Classifier | Detector:
+    """Load the network that a run is there for, in eval mode.
+
+    That is a classifier if it was fine-tuned, a detector if it was trained to find objects, else its backbone.
 
     Args:
         run: As for :func:`load_backbone`.
@@ -77,7 +82,17 @@ def load_network(run: Run | Path | str | None = None) -> Backbone | Classifier:
     tensors, description = load_weights(path)
     options = dict(description["backbone"])
     backbone: Backbone = BACKBONES[options.pop("name")](**options)
-    network = Classifier(backbone, description["classes"]) if "classes" in description else backbone
+    network: Backbone | Classifier | Detector = backbone
+    if "detector" in description:
+        network = Detector(
+            backbone,
+            description["classes"],
+            mean=description["mean"],
+            std=description["std"],
+            options=DetectorOptions(**description["detector"]),
+        )
+    elif "classes" in description:
+        network = Classifier(backbone, description["classes"])
     load_strictly(network, tensors, path)
     return network.eval()
 
@@ -147,14 +162,15 @@ def estimate_batch_norm_on(network: nn.Module, source: Source, recipe: Recipe) -
     estimate_batch_norm(network, batches())
 
 
-def describe_network(recipe: Recipe, network: Backbone | Classifier) -> dict[str, Any]:
-    """Return what is written beside the weights of a network."""
+def describe_network(recipe: Recipe, network: Backbone | Classifier | Detector) -> dict[str, Any]:
+    """Return what is written beside the weights of a network; of a detector, the cost is that of its backbone."""
     size = recipe.evaluation.image_size
-    cost = count_cost(network, size)
+    backbone = network if isinstance(network, Backbone) else network.backbone
+    cost = count_cost(backbone if isinstance(network, Detector) else network, size)
     return {
         "backbone": {"name": recipe.backbone.name, **options_of(recipe.backbone)},
-        "feature_width": (network.backbone if isinstance(network, Classifier) else network).feature_width,
-        **({"classes": network.classes} if isinstance(network, Classifier) else {}),
+        "feature_width": backbone.feature_width,
+        **({} if isinstance(network, Backbone) else network.describe()),
         "input_size": size,
         "mean": recipe.data.mean,
         "std": recipe.data.std,

@@ -15,11 +15,13 @@ from lightssl.config.schema import Recipe
 from lightssl.data.decode import decode
 from lightssl.data.sources import Source, Subset, open_source, open_splits
 from lightssl.errors import CheckpointError, ConfigError
-from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS, FINE_TUNINGS, LABEL_FREE
+from lightssl.evaluation import DEFAULT_EVALUATIONS, DETECTIONS, EVALUATIONS, FINE_TUNINGS, LABEL_FREE
 from lightssl.evaluation.features import Features, StageFeatures
 from lightssl.evaluation.neighbours import neighbour_gallery
 from lightssl.files import write_json
 from lightssl.pipeline.building import (
+    PRETRAINED,
+    RANDOM,
     SAMPLE,
     as_run,
     build_backbone,
@@ -27,8 +29,9 @@ from lightssl.pipeline.building import (
     load_backbone,
     options_of,
 )
+from lightssl.pipeline.detecting import detections
 from lightssl.pipeline.extracting import features_of_images, features_of_splits, features_of_views
-from lightssl.pipeline.fine_tuning import PRETRAINED, RANDOM, fine_tunings
+from lightssl.pipeline.fine_tuning import fine_tunings
 from lightssl.progress import Narrator, Silent, counting
 from lightssl.runs import Run
 from lightssl.train.host import prepare_host
@@ -54,12 +57,13 @@ def evaluate(
     Most tasks take its features as they are. A random network with batch norm is then measured twice: with batch norm
     as initialised, and with its statistics estimated on the training images. Neither is the better baseline everywhere.
     ``semi`` and ``finetune`` train the network on; the latter leaves a classifier in the run folder, which is a run of
-    its own: see :attr:`lightssl.runs.Run.fine_tuned`.
+    its own: see :meth:`lightssl.runs.Run.made_by`. So do ``detect`` and ``segment``, which learn to find objects.
 
     Args:
         run: By default the latest run.
         tasks: Names in :data:`lightssl.evaluation.EVALUATIONS`.
-        data: Labelled images, but for ``labelfree``; by default those that the run was trained on.
+        data: Labelled images, but for ``labelfree``; by default those that the run was trained on. ``detect`` and
+            ``segment`` take a COCO file or folder: see :func:`lightssl.data.coco.open_coco_splits`.
         test_data: Labelled test images, if they lie elsewhere.
         overrides: Texts like ``knn.k=[10,20]``: options of the tasks, the keyword arguments of their functions.
         stages: Measure the features of every stage of the networks as well, to see which represents best.
@@ -71,7 +75,7 @@ def evaluate(
     Returns:
         For each task what was also written to the run folder: ``{"task", "results", "data"}``; each result holds
         ``network``, ``top1`` in percent and, of an earlier stage, ``stage``, of a part of the labels, ``labels``.
-        Those of ``labelfree`` hold measures in place of ``top1``.
+        Those of ``labelfree`` hold measures in place of ``top1``, and those of ``detect`` and ``segment`` ``ap``.
 
     Raises:
         ConfigError: There is no such task, or it has no such option, or checkpoints are to be fine-tuned.
@@ -82,12 +86,23 @@ def evaluate(
     run = as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
     functions = {task: _with_options(task, tasks, overrides, recipe) for task in tasks}
-    if checkpoints and (stages or not set(tasks).isdisjoint(FINE_TUNINGS)):
+    training = (*FINE_TUNINGS, *DETECTIONS)
+    if checkpoints and (stages or not set(tasks).isdisjoint(training)):
         raise ConfigError(
-            f"Checkpoints are compared as they are: not by {', '.join(FINE_TUNINGS)}, and not by stages.",
+            f"Checkpoints are compared as they are: not by {', '.join(training)}, and not by stages.",
             "Take others: --task knn --task labelfree --checkpoints",
         )
+    detecting = {task: function for task, function in functions.items() if task in DETECTIONS}
+    if detecting and (stages or len(detecting) < len(functions)):
+        raise ConfigError(
+            f"{' and '.join(detecting)} find objects in photographs: other tasks and stages take other data.",
+            f"Measure those apart: --task {next(iter(detecting))} --data COCO",
+        )
     data = data or run.environment().get("data", SAMPLE)
+    if detecting:
+        prepare_host()
+        results, what = detections(run, recipe, data, test_data, detecting, random, narrator)
+        return _write(run, recipe, results, what)
     splits: tuple[Source, Source] | None = None
     if set(tasks) <= set(LABEL_FREE):
         images, said = open_source(data, split="train"), {}
@@ -98,7 +113,7 @@ def evaluate(
     networks = _kept(run) if checkpoints else _networks(recipe, load_backbone(run), images, random)
     prepare_host()
 
-    results: dict[str, list[dict[str, Any]]] = {}
+    results = {}
     label_free = {task: function for task, function in functions.items() if task in LABEL_FREE}
     trained = {task: function for task, function in functions.items() if task in FINE_TUNINGS}
     frozen = {task: function for task, function in functions.items() if task not in (*LABEL_FREE, *FINE_TUNINGS)}
@@ -109,15 +124,26 @@ def evaluate(
     if trained and splits:
         where = {"data": data} if test_data is None else {"data": data, "test_data": test_data}
         results |= fine_tunings(run, recipe, *splits, trained, where, random, narrator)
+    if not checkpoints:
+        return _write(run, recipe, {task: results[task] for task in tasks}, what)
+    for rows in results.values():
+        for row, step in zip(rows, run.kept(), strict=True):
+            row["step"] = step
+    return _write(run, recipe, {task: results[task] for task in tasks}, what, run.checkpoints_path)
+
+
+def _write(
+    run: Run,
+    recipe: Recipe,
+    results: Mapping[str, list[dict[str, Any]]],
+    data: Mapping[str, Any],
+    path_of: Callable[[str], Path] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Write the results of each task, to where evaluations lie by default, and return what was written."""
     written = {}
-    for task in tasks:
-        written[task] = {"task": task, "results": results[task], "data": what, "seed": recipe.train.seed}
-        path = run.evaluation_path(task)
-        if checkpoints:
-            for row, step in zip(results[task], run.kept(), strict=True):
-                row["step"] = step
-            path = run.checkpoints_path(task)
-        write_json(path, written[task])
+    for task, rows in results.items():
+        written[task] = {"task": task, "results": rows, "data": dict(data), "seed": recipe.train.seed}
+        write_json((path_of or run.evaluation_path)(task), written[task])
     return written
 
 

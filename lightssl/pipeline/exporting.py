@@ -14,6 +14,7 @@ from lightssl.config.load import validate
 from lightssl.config.schema import Recipe
 from lightssl.data.sources import Source, Subset, open_source
 from lightssl.deploy.conversion import converter, write_for
+from lightssl.deploy.detector import DetectorManifest
 from lightssl.deploy.emulator import EmulatedNetwork
 from lightssl.deploy.manifest import (
     ExportedFile,
@@ -39,12 +40,14 @@ from lightssl.deploy.onnx import (
 )
 from lightssl.deploy.parity import OnnxNetwork, compare_features, is_of_this_machine
 from lightssl.deploy.quantise import ARCHITECTURES, MIN_AGREEMENT, Quantisation, Quantiser, to_fp16
-from lightssl.errors import DataError, ExportError, LightSSLError
+from lightssl.errors import ConfigError, DataError, ExportError, LightSSLError
 from lightssl.evaluation.classifier import Classifier
+from lightssl.evaluation.detector import Detector
 from lightssl.files import write_bytes, write_text
 from lightssl.images import normalise
 from lightssl.machine import versions
 from lightssl.pipeline.building import SAMPLE, as_run, evaluation_batches, load_network
+from lightssl.pipeline.exporting_detector import export_run
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 
@@ -66,11 +69,12 @@ def export(
     calibrate: str | None = None,
     runtimes: Sequence[str] = (),
     narrator: Narrator | None = None,
-) -> Manifest:
+) -> Manifest | DetectorManifest:
     """Write the network of a run as ONNX files, checked against torch, and a manifest beside them.
 
     That is the pre-trained backbone, with ``features`` as its output, or in the folder of one that was fine-tuned the
-    classifier, with ``logits`` in the order of the ``classes`` that its metadata names.
+    classifier, with ``logits`` in the order of the ``classes`` that its metadata names. Of one that was trained to find
+    objects it is the detector: see :func:`lightssl.deploy.detector.export_detector`.
 
     Args:
         run: By default the latest run.
@@ -86,6 +90,7 @@ def export(
         narrator: Told how it goes.
 
     Raises:
+        ConfigError: A detector is asked for in another form than fp32, taking images in 0..1.
         ExportError: The exported network does not compute the same, or cannot be converted; there is no fp32 file
             unless that one was right.
         DataError: There are no images to calibrate on.
@@ -94,11 +99,18 @@ def export(
     run = as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
     path = Path(out) if out is not None else run.onnx_path
+    network = load_network(run)
+    if isinstance(network, Detector):
+        if fp16 or int8 or ort or runtimes or not include_normalisation:
+            raise ConfigError(
+                f"{run} holds a detector, which is exported in fp32 alone, with normalisation inside.",
+                f"Leave the other options out: lightssl export {run} --onnx",
+            )
+        return export_run(run, recipe, network, path, narrator)
     # Better fail before the work than after it.
     read_manifest(manifest_path(path))  # which would be replaced
     for runtime in runtimes:
         converter(runtime)
-    network = load_network(run)
     classes = network.classes if isinstance(network, Classifier) else None
     output = FEATURES if classes is None else LOGITS
     data = run.environment().get("data", SAMPLE)

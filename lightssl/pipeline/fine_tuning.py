@@ -15,6 +15,8 @@ from lightssl.files import write_text
 from lightssl.heads import hidden_layers
 from lightssl.methods.base import Method
 from lightssl.pipeline.building import (
+    PRETRAINED,
+    RANDOM,
     build_backbone,
     build_method,
     describe_environment,
@@ -24,8 +26,6 @@ from lightssl.pipeline.building import (
 )
 from lightssl.progress import Narrator
 from lightssl.runs import Run
-
-PRETRAINED, RANDOM = "pre-trained", "random"
 
 
 def fine_tunings(
@@ -40,7 +40,7 @@ def fine_tunings(
 ) -> dict[str, list[dict[str, Any]]]:
     """Fine-tune the network of a run, and the same network from random initialisation.
 
-    What ``finetune`` makes of the pre-trained one is written to :attr:`Run.fine_tuned`. Where a part of the training
+    What ``finetune`` makes of the pre-trained one is written to :meth:`Run.made_by`. Where a part of the training
     images was drawn, their names are written to the run folder.
 
     Args:
@@ -79,7 +79,8 @@ def fine_tunings(
                     write_text(run.labels_path(task, share), "\n".join(names) + "\n")
                 if task == "finetune":
                     _write_classifier(run, recipe, ended, environment)
-                    narrator.say(f"Classifier: {run.fine_tuned}. Ship it: lightssl export {run.fine_tuned} --onnx")
+                    made = run.made_by(task)
+                    narrator.say(f"Classifier: {made}. Ship it: lightssl export {made} --onnx")
     return results
 
 
@@ -109,7 +110,7 @@ def _name_of(module: nn.Module, method: Method) -> str:
 
 
 def _write_classifier(run: Run, recipe: Recipe, ended: FineTuned, environment: Mapping[str, Any]) -> None:
-    fine_tuned = run.fine_tuned
+    fine_tuned = run.made_by("finetune")
     description = {**describe_network(recipe, ended.classifier), "fine_tuned": ended.result}
     save_network(fine_tuned.classifier_path, ended.classifier, description)
     fine_tuned.write_start(

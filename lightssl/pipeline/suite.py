@@ -10,7 +10,7 @@ from typing import Any
 from lightssl.data.scenarios import PREFIX, SCENARIOS
 from lightssl.data.sources import open_splits
 from lightssl.errors import ConfigError, DataError
-from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS, LABEL_FREE
+from lightssl.evaluation import DEFAULT_EVALUATIONS, DETECTIONS, EVALUATIONS, LABEL_FREE
 from lightssl.files import write_json
 from lightssl.pipeline.building import as_run
 from lightssl.pipeline.evaluating import evaluate
@@ -36,7 +36,7 @@ def evaluate_suite(
         name: One of :data:`SUITES`, or a new name for what is measured on ``data``.
         run: By default the latest run.
         data: Labelled images, as for :func:`lightssl.pipeline.evaluate`; by default those of the suite.
-        tasks: As for :func:`lightssl.pipeline.evaluate`, but those that need no labels.
+        tasks: As for :func:`lightssl.pipeline.evaluate`, but those that name no images.
         overrides: As for :func:`lightssl.pipeline.evaluate`.
         random: As for :func:`lightssl.pipeline.evaluate`.
         narrator: Told how it goes, and which data sets are not there.
@@ -94,7 +94,7 @@ def _check(name: str, data: Sequence[str], tasks: Sequence[str]) -> None:
         )
     for task in tasks:
         EVALUATIONS[task]  # fails if there is none
-        if task in LABEL_FREE:
+        if task in (*LABEL_FREE, *DETECTIONS):
             raise ConfigError(f"{task} has no accuracy to compare data sets by.", f"Measure it alone: --task {task}")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from lightssl.deploy.profile import Profile, load_profile, write_profile
 from lightssl.deploy.profile import bench as bench_profile
 from lightssl.errors import ConfigError
+from lightssl.evaluation.detector import Detector
 from lightssl.files import write_bytes, write_json
 from lightssl.machine import describe_machine, versions
 from lightssl.pipeline.building import load_network
@@ -47,7 +48,10 @@ def bench(
             bar(done, model.name)
             run = _run_of(model)
             path = run.bench_path(_as_file_name(target), model.name) if run else model
-            measurements = bench_profile(model, profile, network=load_network(run) if run else None, settings=settings)
+            network = load_network(run) if run else None
+            if isinstance(network, Detector):  # finds another number of things in each image: compared when exported
+                network = None
+            measurements = bench_profile(model, profile, network=network, settings=settings)
             rows = [{"model": str(model), **asdict(measurement)} for measurement in measurements]
             if run is not None:
                 result = {"target": target, "machine": describe_machine(), "versions": versions(), "rows": rows}

@@ -22,6 +22,7 @@ from lightssl.deploy.parity import OnnxNetwork, check_fits, compare_features, is
 from lightssl.errors import ConfigError, DataError, ExportError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
 from lightssl.evaluation.classifier import Classifier
+from lightssl.evaluation.detector import Detector
 from lightssl.evaluation.held_out import accuracy
 from lightssl.files import write_json
 from lightssl.machine import describe_machine, versions
@@ -77,9 +78,14 @@ def verify(
     files = [Path(model) for model in models]
     run = _run_around(files[0]) if files and run is None else as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
+    reference = load_network(run)
+    if isinstance(reference, Detector):
+        raise ConfigError(
+            f"{run} holds a detector: what its file finds was compared with torch when it was written.",
+            f"Compare them again with: lightssl export {run} --onnx",
+        )
     files = files or _exported_files(run)
     descriptions = {file: _checked_description(file, recipe) for file in files}
-    reference = load_network(run)
     splits, images = _verification_images(run, recipe, data, narrator)
     computed_on, path = platform.machine(), run.verification_path
     batch_size: int | None = None

@@ -16,9 +16,9 @@ import yaml
 from markupsafe import Markup
 from pydantic import ValidationError
 
-from lightssl.evaluation import DEFAULT_EVALUATIONS, EVALUATIONS
+from lightssl.evaluation import DEFAULT_EVALUATIONS, DETECTIONS, EVALUATIONS
 from lightssl.evaluation.agreement import LABEL_FREE_MEASURES, by_checkpoint, sentences
-from lightssl.evaluation.tables import by_data
+from lightssl.evaluation.tables import by_data, precisions
 from lightssl.files import read_json_lines
 from lightssl.reports.plots import curve
 from lightssl.reports.reading import accuracies, exported_files, is_number, mapping, mappings, read_mapping
@@ -36,6 +36,8 @@ TITLES = {  # of evaluations; others go by their own name
     "linear_augmented": "Linear classifier on augmented images",
     "semi": "Fine-tuning on few labels",
     "finetune": "Fine-tuning",
+    "detect": "Object detection",
+    "segment": "Instance segmentation",
 }
 
 # What is known of the logged quantities; others are drawn after these, under their own names.
@@ -117,6 +119,7 @@ def _contents(run: Run) -> dict[str, Any]:
         "evaluations": evaluations,
         "label_free": _label_free(run),
         **_checkpoints(run),
+        "detections": [shown for task in DETECTIONS if (shown := _detection(task, run))],
         "suites": _suites(run),
         "missing_tasks": [
             {"title": TITLES.get(task, task), "command": f"{commands['evaluate']} --task {task}"}
@@ -207,6 +210,23 @@ def _label_free(run: Run) -> dict[str, Any] | None:
         "heads": ["Network", *(f"{name} ({LABEL_FREE_MEASURES[name]})" for name in names)],
         "rows": [[str(row["network"]), *(_text(row.get(name)) for name in names)] for row in rows],
         "images": _text(rows[0].get("images")),
+    }
+
+
+def _detection(task: str, run: Run) -> dict[str, Any] | None:
+    """Return what the page shows of a task that finds objects."""
+    written = read_mapping(run.evaluation_path(task))
+    rows = [row for row in mappings(written.get("results")) if is_number(row.get("ap")) and "network" in row]
+    if not rows:
+        return None
+    heads, cells = precisions(rows)
+    how: dict[str, Any] = {key: rows[0][key] for key in ("iterations", "batch_size", "learning_rate") if key in rows[0]}
+    return {
+        "title": TITLES[task],
+        "heads": heads,
+        "rows": cells,
+        "details": _sentence({**how, **mapping(written.get("data"))}),
+        "picture": _png(run.picture_path(task)),
     }
 
 
@@ -327,8 +347,13 @@ def _imported(environment: Mapping[str, Any]) -> str:
 
 
 def _fine_tuned(environment: Mapping[str, Any]) -> str:
-    """Say what a classifier is, and what it is worth; empty for a backbone."""
+    """Say what a classifier or a detector is, and what it is worth; empty for a backbone."""
     tuned = mapping(environment.get("fine_tuned"))
+    if is_number(tuned.get("ap")):
+        return (
+            f"A detector, trained from {tuned.get('from')} on {_text(tuned.get('train_images'))} photographs. Its "
+            f"average precision on {_text(tuned.get('test_images'))} test photographs is {tuned['ap']:.1f} %."
+        )
     if not is_number(tuned.get("top1")):
         return ""
     return (

@@ -1,0 +1,187 @@
+"""Training a network to find objects. Each task that does so is one file: ``detect.py``, ``segment.py``."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.optim import SGD
+
+from lightssl.backbones.base import Backbone
+from lightssl.data.coco import CocoImages
+from lightssl.data.coco_loader import Photograph, photographs_in_order, training_photographs
+from lightssl.data.loader import BadImages, clear_worker_errors
+from lightssl.errors import LightSSLError
+from lightssl.evaluation.average_precision import Detections, average_precision
+from lightssl.evaluation.detector import Detector, DetectorOptions
+from lightssl.progress import Narrator
+from lightssl.types import BadImage
+
+_MOMENTUM, _WEIGHT_DECAY = 0.9, 1e-4
+_STEPS, _STEP = (2 / 3, 8 / 9), 0.1  # shares of the training after which the learning rate is a tenth: 60k, 80k of 90k
+_WARMUP_FROM = 0.001
+_SURE = 0.5  # of a pixel that belongs to an object
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Photographs to train on and to test on, and how a network is fed with them."""
+
+    train: CocoImages
+    test: CocoImages
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    workers: int = 0
+    device: torch.device | str = "cpu"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast."""
+
+    iterations: int
+    batch_size: int
+    learning_rate: float
+    warmup: int  # iterations in which it rises
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        passed = sum(step >= share * self.iterations for share in _STEPS)
+        rising = min(1.0, _WARMUP_FROM + (1 - _WARMUP_FROM) * step / self.warmup) if self.warmup else 1.0
+        return self.learning_rate * rising * _STEP**passed
+
+
+class Detected(NamedTuple):
+    """Where a training ended."""
+
+    result: dict[str, Any]  # ready for JSON: ``ap`` in percent and what else is worth writing down
+    detector: Detector
+    found: list[Detections]  # in each test image
+
+
+def train_detector(
+    backbone: Backbone,
+    photographs: Surroundings,
+    options: DetectorOptions,
+    schedule: Schedule,
+    *,
+    seed: int,
+    title: str,
+    narrator: Narrator,
+) -> Detected:
+    """Train a detector on a copy of a backbone, all layers of it, and measure it on the test images in the end.
+
+    Args:
+        backbone: Where it begins.
+        photographs: What is known of the images.
+        options: What the detector is like.
+        schedule: How long and how fast.
+        seed: Draws its other layers, the order of images, and what a step looks at.
+        title: What is said to be under way.
+        narrator: Told how it goes.
+
+    Raises:
+        DataError: There are too few images, or too many of them cannot be read.
+        LightSSLError: The loss is not finite.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        detector = Detector(
+            deepcopy(backbone),
+            photographs.train.class_names,
+            mean=photographs.mean,
+            std=photographs.std,
+            options=options,
+        )
+        _train(detector, photographs, schedule, seed=seed, title=title, narrator=narrator)
+    found = find_objects(detector, photographs, title=title, narrator=narrator)
+    result = {
+        **average_precision(photographs.test, found, masks=options.masks),
+        **({"box_ap": average_precision(photographs.test, found)["ap"]} if options.masks else {}),
+        "iterations": schedule.iterations,
+        "batch_size": schedule.batch_size,
+        "learning_rate": schedule.learning_rate,
+        "parameters": sum(parameter.numel() for parameter in detector.parameters()),
+        "train_images": len(photographs.train),
+        "test_images": len(photographs.test),
+    }
+    return Detected(result, detector, found)
+
+
+def _train(
+    detector: Detector, photographs: Surroundings, schedule: Schedule, *, seed: int, title: str, narrator: Narrator
+) -> None:
+    images, device = photographs.train.with_objects(), photographs.device
+    batch_size = min(schedule.batch_size, len(images))
+    batches = training_photographs(
+        images,
+        batch_size=batch_size,
+        seed=seed,
+        total_steps=schedule.iterations,
+        masks=detector.options.masks,
+        workers=photographs.workers,
+    )
+    detector.to(device).train()
+    optimizer = SGD(detector.parameters(), lr=schedule.rate(0), momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
+    bad = BadImages(len(images))
+    with narrator.work(f"Learning to find objects, {title}", schedule.iterations) as bar, clear_worker_errors():
+        for step, (batch, unusable) in enumerate(batches):
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step)
+            bad.add(unusable, seen=batch_size)
+            losses = detector.losses([_moved(one, device) for one in batch])
+            loss = torch.stack(list(losses.values())).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if step % 10 == 0 or step == schedule.iterations - 1:  # to look at a loss is to wait for it
+                value = loss.item()
+                if not np.isfinite(value):
+                    raise LightSSLError(
+                        f"The loss of step {step:,} of the training is {value}.",
+                        "Train it more slowly: --set TASK.learning_rate=...",
+                    )
+                bar(step + 1, f"loss {value:.3f}")
+    if len(bad):
+        narrator.say(f"{len(bad):,} training images could not be used; others took their place.")
+    detector.to("cpu").eval()
+
+
+def find_objects(
+    detector: Detector, photographs: Surroundings, *, title: str, narrator: Narrator, limit: int | None = None
+) -> list[Detections]:
+    """Return what a detector finds in the test images, or in the first of them: nothing in one that cannot be used."""
+    detector.to(photographs.device).eval()
+    found: list[Detections] = []
+    total = min(len(photographs.test), limit or len(photographs.test))
+    bad = 0
+    with narrator.work(f"Finding objects, {title}", total) as bar, torch.inference_mode(), clear_worker_errors():
+        for index, pixels in islice(photographs_in_order(photographs.test, workers=photographs.workers), total):
+            if isinstance(pixels, BadImage):
+                bad += 1
+                found.append(Detections(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0), []))
+            else:
+                found.append(_found(detector, pixels.to(photographs.device)))
+            bar(index + 1)
+    if bad:
+        narrator.say(f"{bad:,} test images could not be used: nothing was found in them.")
+    detector.to("cpu")
+    return found
+
+
+def _found(detector: Detector, pixels: torch.Tensor) -> Detections:
+    boxes, labels, scores, masks = detector(pixels / 255)
+    codes = None
+    if masks is not None:
+        from pycocotools import mask as coder
+
+        drawn = (masks >= _SURE).to("cpu", torch.uint8).numpy()
+        codes = [coder.encode(np.asfortranarray(one)) for one in drawn]
+    return Detections(boxes.cpu().numpy(), labels.cpu().numpy(), scores.cpu().numpy(), codes)
+
+
+def _moved(photograph: Photograph, device: torch.device | str) -> Photograph:
+    parts: list[Any] = [None if part is None else part.to(device, non_blocking=True) for part in photograph]
+    return Photograph(*parts)

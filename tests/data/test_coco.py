@@ -1,0 +1,206 @@
+"""What is read of COCO files, and what is wrong with them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from shutil import move
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightssl.data.coco import open_coco_splits, read_coco
+from lightssl.data.decode import UndecodableImage
+from lightssl.errors import DataError
+
+Change = Callable[[dict[str, Any]], object]
+
+
+def change(coco: Path, what: Change, split: str = "train") -> Path:
+    """Rewrite the COCO file of a split."""
+    file = coco / "annotations" / f"instances_{split}.json"
+    content = json.loads(file.read_text())
+    what(content)
+    file.write_text(json.dumps(content))
+    return file
+
+
+def test_boxes_and_names_are_read_as_written(coco: Path) -> None:
+    train, test, how = open_coco_splits(str(coco))
+    assert (len(train), len(test)) == (20, 6)
+    assert train.class_names == ["red", "blue"]
+    assert how == "20 train images, 6 test images of instances_val.json."
+    content = json.loads((coco / "annotations" / "instances_train.json").read_text())
+    for index, image in enumerate(content["images"]):
+        own = [one for one in content["annotations"] if one["image_id"] == image["id"]]
+        found = train.objects(index, masks=True)
+        assert found.labels.tolist() == [one["category_id"] // 3 - 1 for one in own]
+        for box, mask, one in zip(found.boxes.astype(int), found.masks, own, strict=True):
+            left, top, width, height = one["bbox"]
+            assert box.tolist() == [left, top, left + width, top + height]
+            assert mask[top : top + height, left : left + width].all()
+            assert mask.sum() == width * height
+        assert train.read(index).shape == (48, 64, 3)
+
+
+def test_a_run_length_code_draws_the_mask_that_polygons_draw(coco: Path) -> None:
+    from pycocotools import mask as coder
+
+    polygons = read_coco(coco / "annotations" / "instances_train.json", name="coco")
+    expected = polygons.mask(0, 0)
+    code = coder.encode(np.asfortranarray(expected))
+    runs = np.flatnonzero(np.diff(np.concatenate([[0], expected.flatten("F"), [0]])))
+    lengths = np.diff(np.concatenate([[0], runs, [expected.size]])).tolist()
+
+    def as_codes(content: dict[str, Any]) -> None:
+        content["annotations"][0]["segmentation"] = {"size": [48, 64], "counts": lengths}
+        content["annotations"][1]["segmentation"] = {"size": [48, 64], "counts": code["counts"].decode()}
+        content["annotations"][1]["image_id"] = content["annotations"][0]["image_id"]
+
+    codes = read_coco(change(coco, as_codes), name="coco")
+    for row in (0, 1):
+        np.testing.assert_array_equal(codes.mask(row, 0), expected)
+
+
+def in_one_folder(coco: Path) -> Path:
+    for split in ("train", "val"):
+        move(coco / "annotations" / f"instances_{split}.json", coco / f"{split}.json")
+    return coco
+
+
+def beside_their_images(coco: Path) -> Path:
+    for split, name in (("train", "train"), ("val", "valid")):
+        move(coco / split, coco / name) if split != name else None
+        move(coco / "annotations" / f"instances_{split}.json", coco / name / "_annotations.coco.json")
+    return coco
+
+
+def of_a_year(coco: Path) -> Path:
+    for split in ("train", "val"):
+        move(coco / split, coco / f"{split}2017")
+        move(coco / "annotations" / f"instances_{split}.json", coco / "annotations" / f"instances_{split}2017.json")
+    return coco
+
+
+@pytest.mark.parametrize("arrange", [in_one_folder, beside_their_images, of_a_year])
+def test_usual_places_are_known(coco: Path, arrange: Callable[[Path], Path]) -> None:
+    train, test, _ = open_coco_splits(str(arrange(coco)))
+    assert (len(train), len(test)) == (20, 6)
+    assert train.read(19).shape == test.read(5).shape == (48, 64, 3)
+
+
+def test_a_fifth_of_a_lone_file_is_set_aside(coco: Path) -> None:
+    file = str(coco / "annotations" / "instances_train.json")
+    train, test, how = open_coco_splits(file, seed=1)
+    assert (len(train), len(test)) == (16, 4)
+    assert not set(train.files) & set(test.files)
+    assert "a fifth drawn with seed 1" in how
+    assert open_coco_splits(file, seed=1)[1].files == test.files
+    whole = read_coco(Path(file), name="coco")
+    for index, name in enumerate(test.files):  # boxes went with their images
+        np.testing.assert_array_equal(test.objects(index).boxes, whole.objects(whole.files.index(name)).boxes)
+    elsewhere = open_coco_splits(file, str(coco / "annotations" / "instances_val.json"))
+    assert [len(part) for part in elsewhere[:2]] == [20, 6]
+
+
+def test_images_without_objects_are_for_testing_alone(coco: Path) -> None:
+    def clear(content: dict[str, Any]) -> None:
+        content["annotations"] = [one for one in content["annotations"] if one["image_id"] > 12]
+        content["annotations"][0]["iscrowd"] = 1
+
+    images = read_coco(change(coco, clear), name="coco")
+    assert len(images) == 20
+    assert len(images.objects(0).boxes) == 0
+    assert images.objects(0, masks=True).masks.shape == (0, 48, 64)
+    assert images.with_objects().files == images.files[3:]
+
+
+def test_boxes_that_stand_out_are_cut_and_said(coco: Path) -> None:
+    def widen(content: dict[str, Any]) -> None:
+        content["annotations"][0]["bbox"] = [40, 30, 100, 100]
+
+    images = read_coco(change(coco, widen), name="coco")
+    assert images.objects(0).boxes.tolist() == [[40, 30, 64, 48]]
+    assert images.remarks == ["1 boxes of instances_train.json stand out of their images and were cut."]
+
+
+def test_a_few_unusable_boxes_are_left_out_and_named(coco: Path) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        content["annotations"] += [{**content["annotations"][0], "id": 100 + number} for number in range(300)]
+        content["annotations"][1]["bbox"] = [70, 0, 10, 10]
+        content["annotations"][2]["bbox"] = [10, 10, 0, 5]
+
+    images = read_coco(change(coco, spoil), name="coco")
+    assert len(images.boxes) == 328
+    assert images.remarks == [
+        "Left out, being empty or outside of their images: box 2 of 1.png, box 3 of 1.png",
+    ]
+
+
+def set_first(key: str, value: Any) -> Change:
+    return lambda content: content["annotations"][0].update({key: value})
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        (
+            set_first("bbox", [70, 0, 10, 10]),
+            "1 of 30 boxes of .* are empty or outside of their images:\n  box 1 of 0.png",
+        ),
+        (set_first("bbox", [0, 0, 10]), "annotations.0.bbox.*"),
+        (set_first("image_id", 7), "image 7 is not listed, but has 1 boxes"),
+        (set_first("category_id", 7), "category 7 is not listed, but has 1 boxes"),
+        (lambda content: content.update(annotations=[]), "it lists no annotations"),
+        (lambda content: content.update(images=[]), "it lists no images"),
+        (lambda content: content.pop("categories"), "categories: Field required"),
+        (lambda content: content["images"].append(content["images"][0]), "image 10 is listed 2 times"),
+        (lambda content: content["categories"][1].update(name="red"), "2 categories are called 'red'"),
+        (lambda content: content["images"][3].update(file_name="gone.png"), "1 of the 20 images .*:\n  gone.png"),
+        (lambda content: content["categories"][1].update(name="sky"), "only to train on: sky; only to test on: blue"),
+        (lambda content: content["categories"].reverse() or content["categories"][0].update(id=1), "category 6"),
+        (
+            lambda content: [one.update(iscrowd=1) for one in content["annotations"]],
+            "No object is marked in the images",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(coco: Path, what: Change, message: str) -> None:
+    change(coco, what)
+    with pytest.raises(DataError, match=message):
+        open_coco_splits(str(coco))
+
+
+def test_masks_are_asked_for(coco: Path) -> None:
+    change(coco, set_first("segmentation", []))
+    open_coco_splits(str(coco))
+    with pytest.raises(DataError, match=r"1 of 30 objects of .* have boxes alone"):
+        open_coco_splits(str(coco), masks=True)
+
+
+def test_a_damaged_outline_is_named(coco: Path) -> None:
+    change(coco, set_first("segmentation", {"size": [48, 64]}))
+    train, _, _ = open_coco_splits(str(coco), masks=True)
+    with pytest.raises(DataError, match=r"The mask of an object in 0\.png cannot be read"):
+        train.objects(0, masks=True)
+
+
+def test_an_image_of_another_size_cannot_be_used(coco: Path) -> None:
+    Image.new("RGB", (48, 64)).save(coco / "train" / "0.png")
+    train, _, _ = open_coco_splits(str(coco))
+    with pytest.raises(UndecodableImage, match=r"48x64 pixels, but .* has boxes for 64x48"):
+        train.read(0)
+
+
+def test_what_is_no_coco_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="There is no COCO file or folder"):
+        open_coco_splits("sample")
+    with pytest.raises(DataError, match="holds no COCO file"):
+        open_coco_splits(str(tmp_path))
+    (tmp_path / "one.json").write_text("[1, 2")
+    with pytest.raises(DataError, match="not in the format of COCO"):
+        open_coco_splits(str(tmp_path))
+    (tmp_path / "two.json").write_text("{}")
+    with pytest.raises(DataError, match="no COCO file of training images"):
+        open_coco_splits(str(tmp_path))
