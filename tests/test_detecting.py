@@ -16,7 +16,7 @@ from lightssl.deploy.detector import Findings, compare_findings
 from lightssl.deploy.onnx import read_metadata
 from lightssl.errors import ConfigError, DataError
 from lightssl.evaluation.detector import Detector
-from lightssl.pipeline.building import load_network
+from lightssl.pipeline.loading import load_network
 from lightssl.runs import Run
 
 SMALL = {

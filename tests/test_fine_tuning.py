@@ -15,8 +15,9 @@ from lightssl.config.load import validate
 from lightssl.data.sources import open_splits
 from lightssl.deploy.onnx import read_metadata
 from lightssl.errors import ConfigError
-from lightssl.pipeline.building import build_method, evaluation_batches, load_network
+from lightssl.pipeline.building import build_method, evaluation_batches
 from lightssl.pipeline.fine_tuning import pretrained_start, random_start
+from lightssl.pipeline.loading import load_network
 from lightssl.runs import Run
 
 SHORT = ["finetune.epochs=2", "finetune.batch_size=8", "finetune.learning_rate=0.01"]

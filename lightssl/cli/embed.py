@@ -1,12 +1,12 @@
 """``lightssl embed``."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.options import DataOption, JSONOption
+from lightssl.cli.options import DataOption, JSONOption, RunArgument
 from lightssl.cli.terminal import Terminal, console, print_json
 
 _SHOWN = 5
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 def embed(
-    run: Annotated[Optional[Path], typer.Argument(help="Folder of a run.", show_default="the latest")] = None,
+    run: RunArgument = None,
     data: DataOption = "sample",
     out: Annotated[Path, typer.Option(help="A .parquet or .npz file.")] = Path("features.parquet"),
     json: JSONOption = False,

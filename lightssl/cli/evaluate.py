@@ -1,11 +1,11 @@
 """``lightssl evaluate``."""
 
-from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
 from lightssl.cli.examples import examples
+from lightssl.cli.options import RunArgument
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
 
@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    run: Annotated[Optional[Path], typer.Argument(help="Folder of a run.", show_default="the latest")] = None,
+    run: RunArgument = None,
     task: Annotated[
         Optional[list[str]],
         typer.Option(

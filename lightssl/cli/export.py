@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from lightssl.cli.examples import examples
+from lightssl.cli.options import RunArgument
 from lightssl.cli.terminal import Terminal, console, print_table
 from lightssl.deploy.runtimes import RUNTIMES
 from lightssl.errors import ConfigError
@@ -29,7 +30,7 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    run: Annotated[Optional[Path], typer.Argument(help="Folder of a run.", show_default="the latest")] = None,
+    run: RunArgument = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX.")] = False,
     out: Annotated[Optional[Path], typer.Option(help="The file.", show_default="export/model.onnx in the run")] = None,
     normalisation: Annotated[

@@ -52,3 +52,9 @@ def gone_on_with(ctx: typer.Context, what: str, *, beside: Collection[str] = ())
 
 def _spelled(name: str) -> str:
     return f"--{name.rstrip('_').replace('_', '-')}"
+
+
+RunArgument = Annotated[
+    Optional[Path],
+    typer.Argument(help="Folder of a run, or a .safetensors file of weights by themselves.", show_default="the latest"),
+]

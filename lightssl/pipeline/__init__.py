@@ -6,11 +6,12 @@ Each public function is one command. This is the one place where a recipe is tur
 takes plain, typed values.
 """
 
-from lightssl.pipeline.building import build_backbone, build_method, load_backbone
+from lightssl.pipeline.building import build_backbone, build_method
 from lightssl.pipeline.embedding import embed
 from lightssl.pipeline.evaluating import evaluate
 from lightssl.pipeline.exporting import export
 from lightssl.pipeline.importing import import_weights
+from lightssl.pipeline.loading import load_backbone
 from lightssl.pipeline.previewing import preview_views
 from lightssl.pipeline.reporting import compare, report
 from lightssl.pipeline.searching import pretrain_winner, resume_search, search_network

@@ -14,18 +14,16 @@ from lightssl.backbones import BACKBONES
 from lightssl.backbones.base import Backbone
 from lightssl.backbones.batchnorm import estimate_batch_norm
 from lightssl.backbones.cost import count_cost
-from lightssl.checkpoint import load_strictly, load_weights
+from lightssl.checkpoint import load_strictly
 from lightssl.config.schema import Recipe, Section
 from lightssl.data.loader import EvaluationLoader, evaluation_loader
 from lightssl.data.sources import Source, Subset
-from lightssl.errors import CheckpointError
 from lightssl.evaluation.classifier import Classifier
-from lightssl.evaluation.detector import Detector, DetectorOptions
+from lightssl.evaluation.detector import Detector
 from lightssl.images import normalise
 from lightssl.machine import describe_machine, usable_cores, versions
 from lightssl.methods import METHODS
 from lightssl.methods.base import Method
-from lightssl.runs import Run, find_run
 
 SAMPLE = "sample"
 PRETRAINED, RANDOM = "pre-trained", "random"  # what results call networks
@@ -46,60 +44,6 @@ def build_method(recipe: Recipe, backbone: Backbone | None = None, changes: Mapp
     options = {**options_of(recipe.method), **(changes or {})}
     method: Method = METHODS[recipe.method.name](backbone, recipe.views.weights, **options)
     return method
-
-
-def load_backbone(run: Run | Path | str | None = None) -> Backbone:
-    """Load a pre-trained backbone, in eval mode.
-
-    Args:
-        run: A run, its folder, or a ``.safetensors`` file that ``lightssl pretrain`` wrote; by default the latest run.
-
-    Returns:
-        A network that maps normalised images [B, 3, H, W] to features [B, D]; of a classifier or a detector, what lies
-        below it.
-    """
-    network = load_network(run)
-    return network if isinstance(network, Backbone) else network.backbone
-
-
-def load_network(run: Run | Path | str | None = None) -> Backbone | Classifier | Detector:
-    """Load the network that a run is there for, in eval mode.
-
-    That is a classifier if it was fine-tuned, a detector if it was trained to find objects, else its backbone.
-
-    Args:
-        run: As for :func:`load_backbone`.
-    """
-    if run is not None and not isinstance(run, Run) and Path(run).suffix == ".safetensors":
-        path = Path(run)
-    else:
-        path = as_run(run).weights_path
-        if not path.exists():
-            raise CheckpointError(
-                f"{path.parent} has no pre-trained backbone yet: its training has not come to an end.",
-                f"Go on with it: lightssl pretrain --resume {path.parent}",
-            )
-    tensors, description = load_weights(path)
-    options = dict(description["backbone"])
-    backbone: Backbone = BACKBONES[options.pop("name")](**options)
-    network: Backbone | Classifier | Detector = backbone
-    if "detector" in description:
-        network = Detector(
-            backbone,
-            description["classes"],
-            mean=description["mean"],
-            std=description["std"],
-            options=DetectorOptions(**description["detector"]),
-        )
-    elif "classes" in description:
-        network = Classifier(backbone, description["classes"])
-    load_strictly(network, tensors, path)
-    return network.eval()
-
-
-def as_run(run: Run | Path | str | None) -> Run:
-    """Return a run as it is, or find it by its folder; the latest run for None."""
-    return run if isinstance(run, Run) else find_run(run)
 
 
 def options_of(section: Section) -> dict[str, Any]:

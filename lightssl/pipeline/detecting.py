@@ -20,9 +20,9 @@ from lightssl.pipeline.building import (
     build_backbone,
     describe_environment,
     describe_network,
-    load_backbone,
     worker_count,
 )
+from lightssl.pipeline.loading import load_backbone
 from lightssl.progress import Narrator
 from lightssl.reports.photographs import found_objects
 from lightssl.runs import Run

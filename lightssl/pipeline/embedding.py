@@ -17,7 +17,8 @@ from lightssl.errors import DataError
 from lightssl.evaluation.feature_files import Rows, writer_of
 from lightssl.evaluation.features import extract_features
 from lightssl.files import atomic_path, write_json
-from lightssl.pipeline.building import as_run, evaluation_batches, load_backbone
+from lightssl.pipeline.building import evaluation_batches
+from lightssl.pipeline.loading import as_run, load_backbone
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 from lightssl.train.host import prepare_host

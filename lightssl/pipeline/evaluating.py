@@ -19,19 +19,11 @@ from lightssl.evaluation import DEFAULT_EVALUATIONS, DETECTIONS, EVALUATIONS, FI
 from lightssl.evaluation.features import Features, StageFeatures
 from lightssl.evaluation.neighbours import neighbour_gallery
 from lightssl.files import write_json
-from lightssl.pipeline.building import (
-    PRETRAINED,
-    RANDOM,
-    SAMPLE,
-    as_run,
-    build_backbone,
-    estimate_batch_norm_on,
-    load_backbone,
-    options_of,
-)
+from lightssl.pipeline.building import PRETRAINED, RANDOM, SAMPLE, build_backbone, estimate_batch_norm_on, options_of
 from lightssl.pipeline.detecting import detections
 from lightssl.pipeline.extracting import features_of_images, features_of_splits, features_of_views
 from lightssl.pipeline.fine_tuning import fine_tunings
+from lightssl.pipeline.loading import as_run, load_backbone
 from lightssl.progress import Narrator, Silent, counting
 from lightssl.runs import Run
 from lightssl.train.host import prepare_host

@@ -46,8 +46,9 @@ from lightssl.evaluation.detector import Detector
 from lightssl.files import write_bytes, write_text
 from lightssl.images import normalise
 from lightssl.machine import versions
-from lightssl.pipeline.building import SAMPLE, as_run, evaluation_batches, load_network
+from lightssl.pipeline.building import SAMPLE, evaluation_batches
 from lightssl.pipeline.exporting_detector import export_run
+from lightssl.pipeline.loading import as_run, load_network
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 

@@ -21,9 +21,9 @@ from lightssl.pipeline.building import (
     build_method,
     describe_environment,
     describe_network,
-    load_backbone,
     worker_count,
 )
+from lightssl.pipeline.loading import load_backbone
 from lightssl.progress import Narrator
 from lightssl.runs import Run
 

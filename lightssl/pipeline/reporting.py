@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightssl.deploy.results import Compared, compare_results, read_results
-from lightssl.pipeline.building import as_run
+from lightssl.pipeline.loading import as_run
 from lightssl.pipeline.previewing import view_distributions
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run

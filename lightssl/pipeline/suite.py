@@ -12,8 +12,8 @@ from lightssl.data.sources import open_splits
 from lightssl.errors import ConfigError, DataError
 from lightssl.evaluation import DEFAULT_EVALUATIONS, DETECTIONS, EVALUATIONS, LABEL_FREE
 from lightssl.files import write_json
-from lightssl.pipeline.building import as_run
 from lightssl.pipeline.evaluating import evaluate
+from lightssl.pipeline.loading import as_run
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
 

@@ -12,8 +12,8 @@ from lightssl.errors import ConfigError
 from lightssl.evaluation.detector import Detector
 from lightssl.files import write_bytes, write_json
 from lightssl.machine import describe_machine, versions
-from lightssl.pipeline.building import load_network
 from lightssl.pipeline.exporting import exported_model
+from lightssl.pipeline.loading import load_network
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run, find_run
 

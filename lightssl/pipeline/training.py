@@ -24,7 +24,6 @@ from lightssl.methods.base import Method
 from lightssl.optim import parameter_groups
 from lightssl.pipeline.building import (
     SAMPLE,
-    as_run,
     build_method,
     describe_environment,
     describe_network,
@@ -35,6 +34,7 @@ from lightssl.pipeline.building import (
     worker_count,
 )
 from lightssl.pipeline.extracting import features_of_splits
+from lightssl.pipeline.loading import as_run
 from lightssl.pipeline.previewing import keep_views
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run, new_run

@@ -26,9 +26,10 @@ from lightssl.evaluation.detector import Detector
 from lightssl.evaluation.held_out import accuracy
 from lightssl.files import write_json
 from lightssl.machine import describe_machine, versions
-from lightssl.pipeline.building import SAMPLE, as_run, load_network
+from lightssl.pipeline.building import SAMPLE
 from lightssl.pipeline.exporting import exported_model, onnx_network, precision_computed_in, spread_positions
 from lightssl.pipeline.extracting import features_of_images, features_of_splits
+from lightssl.pipeline.loading import as_run, load_network
 from lightssl.progress import Narrator, Silent, counting
 from lightssl.runs import Run
 
