@@ -24,7 +24,7 @@ from lightssl.machine import describe_machine, versions
 from lightssl.search.spaces import SPACES, Candidate, Space
 from lightssl.search.supernet import Supernet, activate
 from lightssl.train.host import prepare_host
-from lightssl.train.layers import save_time_and_memory
+from lightssl.train.layers import use_training_layers
 
 RESULT = Path(__file__).parent / "results" / "supernet.json"
 RANDOM_CANDIDATES = 2
@@ -90,7 +90,7 @@ def measure(space: Space, *, rounds: int, images: Tensor) -> dict[str, Any]:
 def as_trained(network: nn.Module) -> nn.Module:
     """Put a network into the memory layout, and give it the layers, that training does."""
     holder = nn.Sequential(network).train()
-    save_time_and_memory(holder, torch.device("cpu"))
+    use_training_layers(holder, torch.device("cpu"))
     return holder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -123,8 +123,7 @@ def extract_features(
 
     Args:
         network: Turns float ``[B, 3, S, S]`` into ``[B, D]``. A backbone stays as it is: a copy that computes the same
-            in less time runs instead. Another network is moved to ``device``, run in eval mode and given its own modes
-            back.
+            in less time runs instead. Another network is moved to ``device`` and back, and run in eval mode.
         batches: Pairs of images, uint8 ``[B, S, S, 3]``, and their positions in the source, int64 ``[B]``.
         mean: Of each colour channel, in [0, 1], as in training.
         std: Of each colour channel, in [0, 1], as in training.
@@ -138,6 +137,7 @@ def extract_features(
         DataError: There is no image.
     """
     network = _quick_copy(network) if isinstance(network, Backbone | StageFeatures) else network
+    home = next((parameter.device for parameter in network.parameters()), device)
     network.to(device)
     features, positions = [], []
     with in_eval_mode(network), torch.inference_mode():
@@ -146,6 +146,7 @@ def extract_features(
             positions.append(indices.cpu())
             if on_batch is not None:
                 on_batch(len(indices))
+    network.to(home)
     if not features:
         raise DataError("There are no images to compute features of.", "Check what --data names.")
     # Copied outside of inference mode, so that autograd may use the features.

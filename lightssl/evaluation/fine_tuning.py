@@ -146,7 +146,6 @@ def top1_of(classifier: Classifier, images: LabelledImages) -> float:
     """Return the percentage of test images that a classifier names right."""
     shown = evaluation_loader(images.test, size=images.size, crop_share=images.crop_share, workers=images.workers)
     logits, positions = extract_features(classifier, shown, mean=images.mean, std=images.std, device=images.device)
-    classifier.to("cpu")
     return accuracy(logits.argmax(dim=1), torch.from_numpy(np.asarray(images.test.labels))[positions])
 
 

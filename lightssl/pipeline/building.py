@@ -64,6 +64,12 @@ def worker_count(recipe: Recipe) -> int:
     return max(1, min(8, usable_cores() - 1))
 
 
+def device_for(network: nn.Module | None = None) -> str:
+    """Return where to compute: on a GPU where there is one, if the network is torch's (others have no parameters)."""
+    of_torch = network is None or next(network.parameters(), None) is not None
+    return "cuda" if of_torch and torch.cuda.is_available() else "cpu"
+
+
 def evaluation_batches(
     source: Source, recipe: Recipe, *, batch_size: int | None = None, size: int | None = None
 ) -> EvaluationLoader:

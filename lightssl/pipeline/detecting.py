@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-
 from lightssl.backbones.base import Backbone
 from lightssl.checkpoint import save_network
 from lightssl.config.load import dump
@@ -20,6 +18,7 @@ from lightssl.pipeline.building import (
     build_backbone,
     describe_environment,
     describe_network,
+    device_for,
     worker_count,
 )
 from lightssl.pipeline.loading import load_backbone
@@ -66,7 +65,7 @@ def detections(
         mean=recipe.data.mean,
         std=recipe.data.std,
         workers=worker_count(recipe),
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=device_for(),
     )
     where = {"data": data} if test_data is None else {"data": data, "test_data": test_data}
     networks = {PRETRAINED: load_backbone(run), **({RANDOM: build_backbone(recipe)} if random else {})}

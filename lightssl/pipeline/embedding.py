@@ -17,7 +17,7 @@ from lightssl.errors import DataError
 from lightssl.evaluation.feature_files import Rows, writer_of
 from lightssl.evaluation.features import extract_features
 from lightssl.files import atomic_path, write_json
-from lightssl.pipeline.building import evaluation_batches
+from lightssl.pipeline.building import device_for, evaluation_batches
 from lightssl.pipeline.loading import as_run, load_backbone
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
@@ -128,7 +128,12 @@ class _Parts:
 
         try:
             features, positions = extract_features(
-                backbone, loader, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch
+                backbone,
+                loader,
+                mean=recipe.data.mean,
+                std=recipe.data.std,
+                device=device_for(backbone),
+                on_batch=on_batch,
             )
             found = {"features": features.numpy(), "positions": order[positions.numpy()]}
         except DataError:  # of a part without a usable image; the whole may have some

@@ -10,7 +10,7 @@ from lightssl.config.schema import Recipe
 from lightssl.data.loader import pretraining_loader
 from lightssl.data.sources import Source
 from lightssl.evaluation.features import Features, extract_features
-from lightssl.pipeline.building import evaluation_batches, worker_count
+from lightssl.pipeline.building import device_for, evaluation_batches, worker_count
 from lightssl.views.maker import ViewMaker
 
 _PAIRS_AT_A_TIME = 64
@@ -51,7 +51,8 @@ def features_of_images(
 ) -> tuple[Tensor, Tensor]:
     """Return features [N, D] of the images that can be decoded, and their positions in the source, [N]."""
     loader = evaluation_batches(source, recipe, batch_size=batch_size)
-    return extract_features(network, loader, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch)
+    mean, std = recipe.data.mean, recipe.data.std
+    return extract_features(network, loader, mean=mean, std=std, device=device_for(network), on_batch=on_batch)
 
 
 def features_of_views(
@@ -76,5 +77,6 @@ def features_of_views(
         workers=worker_count(recipe),
     )
     pairs = ((batch.views[0][:2].flatten(0, 1), batch.indices.repeat(2)) for batch in loader)
-    features, _ = extract_features(network, pairs, mean=recipe.data.mean, std=recipe.data.std, on_batch=on_batch)
+    mean, std = recipe.data.mean, recipe.data.std
+    features, _ = extract_features(network, pairs, mean=mean, std=std, device=device_for(network), on_batch=on_batch)
     return features.unflatten(0, (steps, 2, batch_size)).transpose(0, 1).flatten(1, 2)

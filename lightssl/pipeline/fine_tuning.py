@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from lightssl.checkpoint import load_checkpoint, load_strictly, save_network
@@ -21,6 +20,7 @@ from lightssl.pipeline.building import (
     build_method,
     describe_environment,
     describe_network,
+    device_for,
     worker_count,
 )
 from lightssl.pipeline.loading import load_backbone
@@ -64,7 +64,7 @@ def fine_tunings(
         mean=recipe.data.mean,
         std=recipe.data.std,
         workers=worker_count(recipe),
-        device="cuda" if torch.cuda.is_available() else "cpu",
+        device=device_for(),
     )
     results: dict[str, list[dict[str, Any]]] = {task: [] for task in functions}
     for start in (pretrained_start(run, recipe), *([random_start(run, recipe)] if random else [])):

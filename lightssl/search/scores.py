@@ -14,7 +14,7 @@ from lightssl.methods.base import Method
 from lightssl.search.spaces import Candidate
 from lightssl.search.supernet import Supernet, activate
 from lightssl.search.task import Lab
-from lightssl.train.layers import save_time_and_memory
+from lightssl.train.layers import use_training_layers
 from lightssl.types import Clock
 
 SupernetScore = Literal["agreement", "loss", "rank", "knn"]
@@ -68,7 +68,7 @@ class SupernetScorer:
 
     def _calibrated(self, candidate: Candidate) -> nn.Module:
         network = self._supernet.subnet(candidate)
-        save_time_and_memory(network, self._device)
+        use_training_layers(network, self._device)
         estimate_batch_norm(network, self._train)
         return network
 

@@ -1,4 +1,4 @@
-"""Layers that compute what torch's do, and cost less memory or time in training."""
+"""Layers that compute what torch's do in training: at less cost in memory or time, or where torch's may go wrong."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -66,6 +66,20 @@ class HostDepthwise(nn.Conv2d):
         return output
 
 
+class HostConvolution(nn.Conv2d):
+    """A convolution that leaves out the taps of its kernel that meet nothing but padding, on a CPU.
+
+    oneDNN (3.12) takes the gradient of those taps, in bfloat16, from memory that nothing was written to. It may be
+    anything: a loss that was falling becomes NaN, at another step each time. Kernels of 3 with a stride, on maps of one
+    position, are such a case: the last stage of a ResNet, on local views of 14 pixels.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve [B, C, H, W]."""
+        weight, padding = _within_reach(input, self.weight, self.padding)  # type: ignore[arg-type]
+        return F.conv2d(input, weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
 _FAST = 3  # size of the kernels that oneDNN has fast code for
 
 
@@ -105,6 +119,8 @@ def _within_reach(input: Tensor, weight: Tensor, padding: Sequence[int]) -> tupl
         max(0, pad - (side - 1)) if kernel == 2 * pad + 1 else 0
         for side, kernel, pad in zip(input.shape[2:], weight.shape[2:], padding, strict=True)
     )
+    if not top and not left:
+        return weight, (padding[0], padding[1])
     kept = weight[:, :, top : weight.shape[2] - top, left : weight.shape[3] - left]
     return kept, (padding[0] - top, padding[1] - left)
 
@@ -131,35 +147,32 @@ def _starts(kernel: int) -> list[int]:
     return [*range(0, kernel - _FAST, _FAST), max(0, kernel - _FAST)]
 
 
-def save_time_and_memory(network: nn.Module, device: torch.device) -> None:
+def use_training_layers(network: nn.Module, device: torch.device) -> None:
     """Replace layers of a network by the ones here, which share its weights; its state stays as it is."""
     for parent in list(network.modules()):
         for name, layer in parent.named_children():
             if type(layer) is nn.ReLU6:
                 setattr(parent, name, LeanReLU6(layer.inplace).train(layer.training))
-            elif device.type == "cpu" and type(layer) is nn.Conv2d and _is_plain_depthwise(layer):
-                setattr(parent, name, _host_version(layer))
+            elif device.type == "cpu" and type(layer) is nn.Conv2d and _is_plain(layer):
+                if layer.groups == layer.in_channels == layer.out_channels > 1 and layer.bias is None:
+                    setattr(parent, name, _host_version(layer, HostDepthwise))
+                elif any(layer.padding):
+                    setattr(parent, name, _host_version(layer, HostConvolution))
 
 
-def _is_plain_depthwise(layer: nn.Conv2d) -> bool:
-    return (
-        layer.groups == layer.in_channels == layer.out_channels > 1
-        and layer.bias is None
-        and layer.dilation == (1, 1)
-        and layer.padding_mode == "zeros"
-        and isinstance(layer.padding, tuple)
-    )
+def _is_plain(layer: nn.Conv2d) -> bool:
+    return layer.dilation == (1, 1) and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
 
 
-def _host_version(layer: nn.Conv2d) -> HostDepthwise:
-    version = HostDepthwise(
+def _host_version(layer: nn.Conv2d, kind: type[nn.Conv2d]) -> nn.Conv2d:
+    version = kind(
         layer.in_channels,
         layer.out_channels,
         layer.kernel_size,  # type: ignore[arg-type]
         layer.stride,  # type: ignore[arg-type]
         layer.padding,  # type: ignore[arg-type]
         groups=layer.groups,
-        bias=False,
+        bias=layer.bias is not None,
         device="meta",
     )
     version._parameters = layer._parameters

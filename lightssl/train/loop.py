@@ -23,7 +23,7 @@ from lightssl.runs import Run
 from lightssl.train.architecture import ArchitectureSteps
 from lightssl.train.batchnorm import synchronise_batch_norm
 from lightssl.train.compiling import compile_backbones
-from lightssl.train.layers import save_time_and_memory
+from lightssl.train.layers import use_training_layers
 from lightssl.train.log import MetricsLog
 from lightssl.train.schedule import Schedule
 from lightssl.types import Batch, Clock, StepOutput
@@ -128,7 +128,7 @@ class Trainer:
         if compile:
             compile_backbones(method, fabric.device)
         else:
-            save_time_and_memory(method, fabric.device)
+            use_training_layers(method, fabric.device)
         self.method = method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.wrapped = fabric.setup_module(method)
         average_through_memory(self.wrapped)

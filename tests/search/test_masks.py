@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightssl.search.spaces import SPACES, Space
 from lightssl.search.supernet import Supernet
-from lightssl.train.layers import save_time_and_memory
+from lightssl.train.layers import use_training_layers
 from tests.search.test_supernet import candidates
 
 
@@ -145,7 +145,7 @@ def test_they_work_with_the_faster_layers_and_smaller_precision_of_training(
 ) -> None:
     space, options = small
     supernet = build(space, options).float()
-    save_time_and_memory(supernet, torch.device("cpu"))
+    use_training_layers(supernet, torch.device("cpu"))
     genes = middle(space)
     gates = [gate.float().requires_grad_() for gate in one_hot(space, genes)]
     with torch.autocast("cpu", torch.bfloat16):

@@ -16,7 +16,7 @@ from lightssl.methods.base import Method
 from lightssl.optim import parameter_groups
 from lightssl.search.spaces import SPACES, Candidate, Space
 from lightssl.search.supernet import Supernet, _WithoutInitialisation, activate
-from lightssl.train.layers import save_time_and_memory
+from lightssl.train.layers import use_training_layers
 from lightssl.types import Clock
 
 METHOD_OPTIONS: dict[str, dict[str, Any]] = {
@@ -179,7 +179,7 @@ def test_every_method_trains_it(small: tuple[Space, dict[str, Any]], method: str
     space, options = small
     torch.manual_seed(0)
     network: Method = METHODS[method](Supernet(space, **options), (0.4, 0.6), **METHOD_OPTIONS[method]).train()
-    save_time_and_memory(network, torch.device("cpu"))
+    use_training_layers(network, torch.device("cpu"))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     before = deepcopy(network)
     optimizer = torch.optim.SGD(parameter_groups(network), lr=0.01)
@@ -220,7 +220,7 @@ def test_the_faster_layers_of_training_change_nothing(small: tuple[Space, dict[s
     plain = nn.Sequential(build(space, options))
     activate(plain, space.smallest)
     fast = deepcopy(plain)
-    save_time_and_memory(fast, torch.device("cpu"))
+    use_training_layers(fast, torch.device("cpu"))
     for candidate in candidates(space):
         for supernet in (plain, fast):
             activate(supernet, candidate)
@@ -230,7 +230,7 @@ def test_the_faster_layers_of_training_change_nothing(small: tuple[Space, dict[s
 def test_it_trains_in_mixed_precision(small: tuple[Space, dict[str, Any]]) -> None:
     space, options = small
     supernet = build(space, options)
-    save_time_and_memory(supernet, torch.device("cpu"))
+    use_training_layers(supernet, torch.device("cpu"))
     for candidate in candidates(space, count=1):
         supernet.activate(candidate)
         with torch.autocast("cpu", torch.bfloat16):

@@ -1,6 +1,8 @@
 """Layers that cost less against torch's: values and gradients, and what they keep."""
 
 import copy
+import ctypes
+import platform
 from typing import Any
 
 import pytest
@@ -9,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightssl.backbones.mobilenetv2 import MobileNetV2
-from lightssl.train.layers import HostDepthwise, LeanReLU6, save_time_and_memory
+from lightssl.train.layers import HostConvolution, HostDepthwise, LeanReLU6, use_training_layers
 
+M_PERTURB = -6  # of glibc's malloc.h: fills memory as it is handed out
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
@@ -30,7 +33,7 @@ def test_relu6_is_torchs_bit_for_bit(inplace: bool) -> None:
     with torch.no_grad():
         layers[0].weight.fill_(1.0), layers[0].bias.zero_()
     exact = run(layers, images)
-    save_time_and_memory(layers, CUDA)
+    use_training_layers(layers, CUDA)
     assert isinstance(layers[1], LeanReLU6)
     for ours, theirs in zip(run(layers, images), exact, strict=True):
         assert torch.equal(ours, theirs)
@@ -60,7 +63,7 @@ def test_a_third_of_the_kept_activations_goes() -> None:
     blocks = [nn.Sequential(nn.Conv2d(c, 16, 1), nn.BatchNorm2d(16), nn.ReLU6(inplace=True)) for c in (3, 16, 16)]
     layers = nn.Sequential(*blocks, nn.Conv2d(16, 1, 1))
     before = kept(layers)
-    save_time_and_memory(layers, CUDA)
+    use_training_layers(layers, CUDA)
     assert kept(layers) < 0.72 * before
 
 
@@ -75,7 +78,7 @@ def test_depthwise_convolutions_equal_torchs_on_maps_of_any_size(
     padding = tuple(k // 2 for k in kernel) if isinstance(kernel, tuple) else kernel // 2
     exact = nn.Conv2d(6, 6, kernel, stride, padding, groups=6, bias=False).to(memory_format=memory_format)
     layers = nn.Sequential(copy.deepcopy(exact))
-    save_time_and_memory(layers, CPU)
+    use_training_layers(layers, CPU)
     assert isinstance(layers[0], HostDepthwise)
     images = torch.randn(4, 6, *shape).to(memory_format=memory_format)
     for ours, theirs in zip(run(layers, images), run(exact.double(), images.double()), strict=True):
@@ -88,7 +91,7 @@ def test_depthwise_convolutions_round_to_bfloat16_as_torchs_do(kernel: int, stri
     torch.manual_seed(0)
     exact = nn.Conv2d(6, 6, kernel, stride, kernel // 2, groups=6, bias=False)
     layers = nn.Sequential(copy.deepcopy(exact))
-    save_time_and_memory(layers, CPU)
+    use_training_layers(layers, CPU)
     images = torch.randn(4, 6, 8, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ours, theirs = run(layers, images), run(exact, images)
@@ -98,12 +101,54 @@ def test_depthwise_convolutions_round_to_bfloat16_as_torchs_do(kernel: int, stri
         torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2 * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("kernel", [3, 5, 7, (3, 5), 4])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 4), (3, 2), (8, 7)])
+@pytest.mark.parametrize("options", [{}, {"bias": False}, {"groups": 2}])
+def test_convolutions_equal_torchs_on_maps_of_any_size(
+    kernel: Any, stride: int, shape: tuple[int, int], options: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    padding = tuple(k // 2 for k in kernel) if isinstance(kernel, tuple) else kernel // 2
+    exact = nn.Conv2d(4, 6, kernel, stride, padding, **options)
+    layers = nn.Sequential(copy.deepcopy(exact))
+    use_training_layers(layers, CPU)
+    assert isinstance(layers[0], HostConvolution)
+    images = torch.randn(4, 4, *shape)
+    for ours, theirs in zip(run(layers, images), run(exact.double(), images.double()), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+@pytest.mark.parametrize("groups", [1, 64])
+@pytest.mark.parametrize("kernel", [3, 5, 7])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("side", [1, 2, 3])
+def test_no_gradient_comes_from_memory_that_nobody_wrote(groups: int, kernel: int, stride: int, side: int) -> None:
+    torch.manual_seed(0)
+    exact = nn.Conv2d(64, 64, kernel, stride, kernel // 2, groups=groups, bias=False)
+    layers = nn.Sequential(copy.deepcopy(exact))
+    use_training_layers(layers, CPU)
+    images = torch.randn(16, 64, side, side)
+    expected = run(exact.double(), images.double())
+    mallopt = ctypes.CDLL(None).mallopt
+    try:
+        for fill in (128, 1, 127):  # what new memory holds: large numbers, infinities and NaN among them
+            assert mallopt(M_PERTURB, fill)
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                found = run(layers, images)
+            for ours, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(ours.double(), theirs, rtol=0.1, atol=0.05 * theirs.abs().max().item())
+    finally:
+        mallopt(M_PERTURB, 0)
+
+
 @pytest.mark.parametrize("device", [CPU, CUDA])
 def test_a_network_keeps_its_state_and_its_parameters(device: torch.device) -> None:
     network = MobileNetV2(width=0.25).eval()
     before, parameters = copy.deepcopy(network.state_dict()), list(network.parameters())
     output = network(torch.ones(1, 3, 32, 32))
-    save_time_and_memory(network, device)
+    use_training_layers(network, device)
     after = network.state_dict()
     assert list(after) == list(before)
     assert all(ours is theirs for ours, theirs in zip(network.parameters(), parameters, strict=True))
@@ -127,6 +172,6 @@ def test_a_network_keeps_its_state_and_its_parameters(device: torch.device) -> N
 )
 def test_other_convolutions_are_left_alone(layer: nn.Module) -> None:
     layers = nn.Sequential(layer)
-    save_time_and_memory(layers, CPU)
+    use_training_layers(layers, CPU)
     assert layers[0] is layer
     assert F.relu6(layers(torch.ones(1, 4, 8, 8))).isfinite().all()
