@@ -35,6 +35,9 @@ _SMALL_PARTS = {
     "mocov2": ["method.hidden=16", "method.bottleneck=8", "method.queue=16"],
     "simsiam": ["method.width=16", "method.predictor_hidden=8"],
     "simclr": ["method.hidden=16", "method.bottleneck=8"],
+    "exemplar": ["method.width=8", "views.global.count=3"],
+    "patch": ["method.width=8", "method.hidden=16", "method.patch=9"],
+    "jigsaw": ["method.width=8", "method.hidden=16", "method.patch=9", "method.orders=10"],
 }
 
 

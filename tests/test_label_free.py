@@ -1,6 +1,7 @@
 """``evaluate --task labelfree``."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def test_beside_tasks_with_labels_it_looks_at_training_images_alone(run: Run) ->
     written = lightssl.evaluate(run, tasks=["knn", "labelfree"], overrides=["knn.k=3"])
     assert written["labelfree"]["results"][0]["images"] == written["knn"]["data"]["train_images"] == 24
     assert {"knn", "labelfree"} == set(written)
+
+
+def test_a_plan_with_a_single_view_is_measured_on_pairs_as_well(
+    photos: Path, tmp_path: Path, make_tiny: Callable[[str], list[str]]
+) -> None:
+    overrides = make_tiny("resnet18_rotation")
+    run = lightssl.pretrain("resnet18_rotation", data=str(photos), overrides=overrides, out=tmp_path / "rotation")
+    (row,) = lightssl.evaluate(run, tasks=["labelfree"], random=False)["labelfree"]["results"]
+    assert 0 < row["alignment"] <= 2
 
 
 def test_features_of_views_are_those_of_the_training(run: Run, photos: Path) -> None:

@@ -35,6 +35,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 
 SCALED = ["mobilenetv2_dino", "resnet18_swav", "vit_tiny_mocov2", "mobilenetv2_simsiam_cifar", "vit_tiny_simclr_cifar"]
+SCALED += ["resnet18_rotation", "mobilenetv2_exemplar", "resnet18_relative_patch", "resnet50_jigsaw"]
 
 
 @pytest.mark.parametrize(

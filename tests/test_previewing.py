@@ -109,6 +109,15 @@ def test_the_scale_changes_both_plans_alike(tmp_path: Path) -> None:
     assert counts == {"sslight": (18, 4), "baseline": (14, 4)}
 
 
+def test_a_single_view_overlaps_with_none(
+    program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    done = program("views", "preview", "--recipe", "resnet18_jigsaw", "--scale", "quick", "--images", "2")
+    assert "grid: global x 1" in done.stdout
+    assert done.stderr.count("Warning") == 0
+    assert (tmp_path / "views-resnet18_jigsaw.png").exists()
+
+
 def test_a_recipe_of_ones_own_is_shown_alone(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(to_yaml(load_recipe("mobilenetv2_dino")))

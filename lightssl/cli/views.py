@@ -89,7 +89,7 @@ def _print(result: dict[str, Any]) -> None:
                 _ratio(plan["pixel_scale_ratio"]),
                 _ratio(plan["pixel_scale_ratio_drawn"]),
                 f"{plan['local_inside_global']['mean']:.0%}" if plan["local_inside_global"] else "",
-                f"{plan['global_iou']['mean']:.0%}",
+                f"{plan['global_iou']['mean']:.0%}" if plan["global_iou"] else "-",
                 " / ".join(f"{weight:.2f}" for weight in plan["weights"].values()),
             ]
             for name, plan in plans.items()

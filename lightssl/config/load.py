@@ -319,6 +319,10 @@ def validate(recipe: Mapping[str, Any], *, origin: str) -> Recipe:
         problems.extend(_explain(error, model))
     except TypeError as error:
         problems.append(str(error))
+    else:
+        least = COMPONENTS["method"][names["method"]].least_global_views if "method" in names else 1
+        if checked.views.global_.count < least:
+            problems.append(f"views.global.count: {names['method']} compares global views: it needs {least} at least.")
     if problems:
         raise ConfigError(
             f"{origin} has {len(problems)} problem{'s' * (len(problems) > 1)}:",

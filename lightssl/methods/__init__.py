@@ -10,5 +10,9 @@ METHODS = Registry(
         "mocov2": "lightssl.methods.mocov2:MoCoV2",
         "simsiam": "lightssl.methods.simsiam:SimSiam",
         "simclr": "lightssl.methods.simclr:SimCLR",
+        "rotation": "lightssl.methods.rotation:Rotation",
+        "exemplar": "lightssl.methods.exemplar:Exemplar",
+        "relative_patch": "lightssl.methods.relative_patch:RelativePatch",
+        "jigsaw": "lightssl.methods.jigsaw:Jigsaw",
     },
 )

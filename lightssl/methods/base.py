@@ -20,6 +20,8 @@ class Method(nn.Module, ABC):
     options as keyword-only ones: they are the recipe's ``method`` keys.
     """
 
+    least_global_views: int = 2  # that a plan must draw: most methods compare them
+
     def __init__(self) -> None:
         super().__init__()
         self.probe: nn.Linear | None = None  # not on the class, where it would hide the module that is set later

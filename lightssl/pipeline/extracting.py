@@ -63,7 +63,11 @@ def features_of_views(
     P is the number of images, or a little less: the last batch is whole.
     """
     plan = recipe.views.model_copy(
-        update={"local": recipe.views.local.model_copy(update={"count": 0, "min_count": None}), "start": None}
+        update={
+            "global_": recipe.views.global_.model_copy(update={"count": 2}),
+            "local": recipe.views.local.model_copy(update={"count": 0, "min_count": None}),
+            "start": None,
+        }
     )
     batch_size = min(_PAIRS_AT_A_TIME, len(source))
     steps = len(source) // batch_size

@@ -77,15 +77,16 @@ def _histograms(
         axes.hist(values.ravel(), bins, weights=weights, color=colour, histtype="step", linewidth=1.3)
         at = float(np.median(values) if middle == "median" else values.mean())
         axes.axvline(at, color=colour, linewidth=1.3, linestyle="--", label=f"{name}, {middle} {at:.2f}")
-    axes.legend(
-        frameon=False,
-        loc="lower left",
-        bbox_to_anchor=(-0.03, 0.99),
-        ncols=2,
-        columnspacing=1,
-        handlelength=1.5,
-        fontsize=8.5,
-    )
+    if axes.get_legend_handles_labels()[0]:  # a single view overlaps with none
+        axes.legend(
+            frameon=False,
+            loc="lower left",
+            bbox_to_anchor=(-0.03, 0.99),
+            ncols=2,
+            columnspacing=1,
+            handlelength=1.5,
+            fontsize=8.5,
+        )
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(axis="y", color=_LINE, linewidth=0.6)
     axes.set_axisbelow(True)

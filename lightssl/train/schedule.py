@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch.optim import Optimizer
 
 from lightssl.schedules import cosine, warmup_cosine
-from lightssl.types import Clock, NonNegative, Positive
+from lightssl.types import Clock, NonNegative, Positive, Share
 from lightssl.units import Duration
 
 
@@ -20,6 +20,7 @@ class Schedule:
         warmup_from: Learning rate at the first step. Not scaled with the batch.
         weight_decay: At the start.
         weight_decay_end: At the end; the same as at the start if not given.
+        milestones: Shares of the training at which the learning rate falls to a tenth, in place of the cosine.
     """
 
     base_rate: Positive
@@ -28,17 +29,20 @@ class Schedule:
     warmup_from: NonNegative = 0.0
     weight_decay: NonNegative = 0.0
     weight_decay_end: NonNegative | None = None
+    milestones: tuple[Share, ...] | None = None
 
     def learning_rate(self, clock: Clock) -> float:
         """Learning rate of this step."""
-        return warmup_cosine(
+        peak = self.base_rate * clock.batch_size / 256
+        rate = warmup_cosine(
             clock.step,
             total_steps=clock.total_steps,
             warmup_steps=clock.steps(self.warmup),
             warmup_from=self.warmup_from,
-            peak=self.base_rate * clock.batch_size / 256,
-            end=self.end_rate,
+            peak=peak,
+            end=peak if self.milestones else self.end_rate,
         )
+        return rate * 0.1 ** sum(clock.fraction >= share for share in self.milestones or ())
 
     def decay(self, clock: Clock) -> float:
         """Weight decay of this step, for the parameters that have one."""

@@ -114,8 +114,8 @@ class ViewPlan(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.global_.count < 2:
-            raise ValueError("global.count must be at least 2: every global view is compared with another one")
+        if self.global_.count < 1:
+            raise ValueError("global.count must be at least 1")
         if self.aspect[0] > self.aspect[1]:
             raise ValueError(f"aspect must ascend, got [{self.aspect[0]:g}, {self.aspect[1]:g}]")
         if sum(self.weights) == 0:
@@ -181,7 +181,7 @@ class ViewPlan(BaseModel):
         """One line for people: counts, sizes, scales, weights, the pixel-scale ratio, and what varies."""
         g, l, (w_global, w_local) = self.global_, self.local, self.weights
         first = f", {_range(g.first_scale)} of the first" if g.first_scale is not None else ""
-        text = f"{g.count} global views of {g.size} px (area {_range(g.scale)}{first})"
+        text = f"{g.count} global view{'s' if g.count > 1 else ''} of {g.size} px (area {_range(g.scale)}{first})"
         if l.count == 0:
             return f"{text}, no local views"
         counts = f"{l.counts[0]} to {l.count}" if len(l.counts) > 1 else f"{l.count}"

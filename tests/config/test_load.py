@@ -54,6 +54,7 @@ def test_paper_scale_carries_every_published_value() -> None:
         "warmup_from": 0.0,
         "weight_decay": 1e-6,
         "weight_decay_end": None,
+        "milestones": None,
     }
     assert (recipe["train"]["duration"], recipe["train"]["batch_size"]) == ("200 epochs", 1024)
     assert recipe["data"]["mean"] == [0.485, 0.456, 0.406]

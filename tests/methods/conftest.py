@@ -20,6 +20,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mocov2": {"hidden": 16, "bottleneck": 8, "queue": 12, "momentum": 0.9},
     "simsiam": {"width": 16, "predictor_hidden": 8},
     "simclr": {"hidden": 16, "bottleneck": 8},
+    "rotation": {},
+    "exemplar": {"width": 8},
+    "relative_patch": {"width": 8, "hidden": 16, "patch": 3},
+    "jigsaw": {"width": 8, "hidden": 16, "patch": 3, "orders": 10},
 }
 
 
@@ -101,6 +105,7 @@ def follow() -> Callable[..., list[float]]:
         optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=rate)
         losses = []
         for step, views in enumerate(batches, start):
+            torch.manual_seed(step)  # what a method draws depends on the step alone
             output = method(views, at(step))
             optimizer.zero_grad(set_to_none=True)
             output.loss.backward()

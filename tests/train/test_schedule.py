@@ -27,6 +27,20 @@ def test_the_published_schedule_step_by_step() -> None:
     assert schedule.decay(Clock(total // 2, total, epoch, 1024)) == 1e-6
 
 
+def test_the_rate_falls_in_steps_where_there_are_milestones() -> None:
+    """Revisiting: 35 epochs, warm-up over 5, a tenth after 15 and again after 25."""
+    epoch, total = 100, 3500
+    schedule = Schedule(**fields_of(load_recipe("resnet50_rotation").schedule))
+
+    def rate(step: int) -> float:
+        return schedule.learning_rate(Clock(step, total, epoch, 512))
+
+    assert rate(0) == 0.0
+    assert [rate(step) for step in (499, 500, 1499)] == pytest.approx([0.2] * 3)
+    assert [rate(step) for step in (1500, 2499)] == pytest.approx([0.02] * 2)
+    assert [rate(step) for step in (2500, total - 1)] == pytest.approx([0.002] * 2)
+
+
 def test_weight_decay_follows_a_cosine_where_it_has_an_end() -> None:
     schedule = Schedule(base_rate=1.0, weight_decay=0.04, weight_decay_end=0.4)
     values = [schedule.decay(Clock(step, 100, 10, 8)) for step in (0, 50, 100)]

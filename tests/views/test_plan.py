@@ -111,7 +111,7 @@ def test_the_number_of_local_views_may_be_drawn() -> None:
         (changed(CNN_SSLIGHT, "local", scale=[0.3, 0.05]), ("local", "scale"), r"must ascend .* got \[0.3, 0.05\]"),
         (changed(CNN_SSLIGHT, "global", scale=[0.0, 1.0]), ("global", "scale"), "must ascend from above 0"),
         (changed(CNN_SSLIGHT, "global", scale=[0.3, 1.2]), ("global", "scale", 1), "less than or equal to 1"),
-        (changed(CNN_SSLIGHT, "global", count=1), (), "global.count must be at least 2"),
+        (changed(CNN_SSLIGHT, "global", count=0), (), "global.count must be at least 1"),
         (changed(CNN_SSLIGHT, "local", size=0), ("local", "size"), "greater than 0"),
         (changed(CNN_SSLIGHT, "local", sizes=3), ("local", "sizes"), "Extra inputs"),
         ({**CNN_SSLIGHT, "aspect": [2, 0.5]}, (), r"aspect must ascend, got \[2, 0.5\]"),
