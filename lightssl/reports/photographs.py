@@ -11,7 +11,7 @@ from lightssl.data.loader import read_image
 from lightssl.evaluation.average_precision import Detections
 from lightssl.types import BadImage
 
-_SURE = 0.5  # score from which a box is drawn
+_SURE = 0.3  # score from which a box is drawn
 _HEIGHT, _WIDTH, _COLUMNS, _GAP, _HEADER = 240, 320, 4, 8, 28
 _PAPER, _INK, _TRUTH = "#ffffff", "#0f172a", "#ffffff"
 _COLOURS = ("#ea580c", "#2563eb", "#16a34a", "#db2777", "#9333ea", "#0891b2", "#ca8a04", "#dc2626")  # of classes
