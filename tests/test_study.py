@@ -183,7 +183,7 @@ def test_a_recipe_that_cannot_be_timed_is_an_error(override: str, message: str) 
 
 @pytest.mark.slow
 def test_what_stops_the_timed_process_is_told(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("- {name: of-one-size, backbone: timm:swin_tiny_patch4_window7_224}\n")
+    (tmp_path / "mine.yaml").write_text("- {name: of-one-size, backbone: timm:levit_128s}\n")
     with pytest.raises(TrainingError, match=r"of-one-size cannot be trained: views\.global\.size is 32 pixels"):
         lightssl.study_grid(str(tmp_path / "mine.yaml"), scale="quick", overrides=TINY)
 

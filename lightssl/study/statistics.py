@@ -261,8 +261,9 @@ def group_rankings(rows: Sequence[Row], item: str, group: str, *, score: str = "
     for column, one in enumerate(groups):
         settings: dict[Any, dict[Any, float]] = {}
         for factors, value in scores.items():
-            if dict(factors)[group] == one:
-                settings.setdefault(dict(factors)[item], {})[factors - {(item, dict(factors)[item])}] = value
+            named = dict(factors)
+            if named[group] == one:
+                settings.setdefault(named[item], {})[factors - {(item, named[item])}] = value
         shared = set.intersection(*map(set, settings.values()))
         if not shared:
             raise LightSSLError(

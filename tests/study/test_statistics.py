@@ -7,6 +7,7 @@ import pytest
 from scipy.stats import kendalltau, pearsonr, rankdata, spearmanr
 
 from lightssl.errors import LightSSLError
+from lightssl.study.grids import basic
 from lightssl.study.statistics import (
     Kind,
     correlation_with,
@@ -200,6 +201,16 @@ def test_the_ratio_of_late_to_early_blocks() -> None:
     assert late_early_ratio((1, 2, 3, 4, 3, 3, 1)) == pytest.approx(4 / 3)
     with pytest.raises(LightSSLError, match="3 stages"):
         late_early_ratio((2, 2, 2))
+
+
+def test_a_scenario_that_likes_late_blocks_is_told_from_one_that_does_not() -> None:
+    """On the depths of a grid: in the first scenario, accuracy is planted to follow the ratio."""
+    depths = [member.depths or () for member in basic()]
+    ratios = [late_early_ratio(stages) for stages in depths]
+    noise = np.random.default_rng(0).normal(0, 0.01, len(ratios))
+    liking, indifferent = correlation_with(ratios, np.column_stack([np.array(ratios) + noise, noise]), "kendall")
+    assert liking.low > 0.9
+    assert indifferent.low < 0 < indifferent.high
 
 
 # ------------------------------------------------------------------------------------------------------------ factors
