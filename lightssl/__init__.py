@@ -14,6 +14,7 @@ Everything the command line does is a function here::
     lightssl.report(run)
     lightssl.search_network({"flops": 300e6}, data="photos/")
     lightssl.search_heads("simsiam", data="photos/")
+    lightssl.study_grid("one-network-116")
     lightssl.sweep_views(axes=["boundary=0.14,0.2,0.3"], data="photos/")
 
 Importing this module is quick: torch is imported when one of these is first used.
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
         resume_sweep,
         search_heads,
         search_network,
+        study_grid,
         sweep_views,
         verify,
     )
@@ -71,6 +73,7 @@ _PUBLIC = {
     "search_heads": "lightssl.pipeline",
     "resume_sweep": "lightssl.pipeline",
     "search_network": "lightssl.pipeline",
+    "study_grid": "lightssl.pipeline",
     "sweep_views": "lightssl.pipeline",
     "verify": "lightssl.pipeline",
 }
@@ -97,6 +100,7 @@ __all__ = [
     "resume_sweep",
     "search_heads",
     "search_network",
+    "study_grid",
     "sweep_views",
     "verify",
 ]

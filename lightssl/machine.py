@@ -5,6 +5,7 @@ Holds nothing that says whose machine it is: no host, user or folder names.
 
 import os
 import platform
+import re
 import subprocess
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -37,6 +38,7 @@ PACKAGES = (
 )
 
 _CPUINFO = Path("/proc/cpuinfo")
+_STATUS = Path("/proc/self/status")
 _BF16_FLAGS = {"amx_bf16", "avx512_bf16", "bf16"}  # the last one is what ARM calls it
 
 
@@ -117,6 +119,16 @@ def memory_gib() -> float | None:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, OSError, ValueError):  # not on Windows
         return None
+
+
+def peak_memory_gib() -> float | None:
+    """Most memory that this process had at any time, in GiB; None where it cannot be found out."""
+    try:
+        # Not getrusage: there a process begins with the peak of the one that started it.
+        found = re.search(r"^VmHWM:\s*(\d+) kB$", _STATUS.read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) / 2**20 if found else None
 
 
 def _system() -> str:

@@ -13,6 +13,7 @@ from lightssl.methods import METHODS
 from lightssl.registry import Registry
 from lightssl.resources import resource
 from lightssl.search import STRATEGIES
+from lightssl.study import GRIDS
 from lightssl.train import OPTIMIZERS
 
 PACKAGE = Path(lightssl.__file__).parent
@@ -28,6 +29,7 @@ TIERS = [
     {"evaluation", "deploy"},
     {"train", "reports"},
     {"search"},
+    {"study"},
     {"config"},
     {"pipeline"},
     {"cli"},
@@ -75,7 +77,7 @@ def test_imports_never_go_up_or_sideways() -> None:
     assert not wrong
 
 
-REGISTRIES: list[Registry] = [BACKBONES, METHODS, EVALUATIONS, OPTIMIZERS, STRATEGIES]
+REGISTRIES: list[Registry] = [BACKBONES, METHODS, EVALUATIONS, OPTIMIZERS, STRATEGIES, GRIDS]
 
 
 @pytest.mark.parametrize("registry", REGISTRIES, ids=lambda registry: registry.kind)

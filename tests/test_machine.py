@@ -51,6 +51,26 @@ def test_hyperthreads_are_one_core(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert description["physical_cores"] == 1
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell")
+def test_the_peak_of_memory_stays_when_the_memory_is_given_back() -> None:
+    before = machine.peak_memory_gib()
+    block = bytearray(b"1") * 2**29  # written to: pages that are only reserved take no memory
+    del block
+    after = machine.peak_memory_gib()
+    assert before is not None
+    assert after is not None
+    assert after >= 0.5
+    assert after >= before
+
+
+def test_a_system_that_does_not_tell_of_memory_has_no_peak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_STATUS", tmp_path / "none")
+    assert machine.peak_memory_gib() is None
+    (tmp_path / "status").write_text("Name:\tpython\nVmHWM:\t 3145728 kB\n")
+    monkeypatch.setattr(machine, "_STATUS", tmp_path / "status")
+    assert machine.peak_memory_gib() == 3
+
+
 def test_a_machine_without_cpuinfo_is_described_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "none")
     assert machine.has_native_bf16() is False

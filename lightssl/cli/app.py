@@ -21,6 +21,7 @@ from lightssl.cli import (
     report,
     search,
     search_heads,
+    study,
     verify,
     views,
 )
@@ -57,6 +58,7 @@ for module in (
     pretrain,
     search,
     search_heads,
+    study,
     import_,
     evaluate,
     embed,

@@ -93,7 +93,7 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _with_long_forms(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def with_long_forms(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Spell out ``views: sslight``, ``backbone: resnet18`` and ``backbone: timm:NAME``: overlays can then add keys."""
     long = dict(recipe)
     for section, key in {"views": "plan", "augment": "preset", **dict.fromkeys(COMPONENTS, "name")}.items():
@@ -109,7 +109,7 @@ def _read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Read a recipe file on top of those that it extends."""
     if path in seen:
         raise ConfigError(f"{path.name} extends itself: {' -> '.join(p.name for p in (*seen, path))}.")
-    recipe = _with_long_forms(_read_mapping(path))
+    recipe = with_long_forms(_read_mapping(path))
     parent = recipe.pop("extends", None)
     if parent is None:
         return recipe
@@ -125,7 +125,7 @@ def _scale_overlay(scale: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
     if scale in (PUBLISHED_SCALE, recipe.get("scale")):
         return {}
     overlay = _read_mapping(find(scale, "scales"))
-    changes = _with_long_forms(overlay.get("recipe", {}))
+    changes = with_long_forms(overlay.get("recipe", {}))
     for section, key, by_name in (
         ("backbone", "name", "backbones"),
         ("method", "name", "methods"),
@@ -133,7 +133,7 @@ def _scale_overlay(scale: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
     ):
         of_recipe = recipe.get(section)
         name = of_recipe.get(key) if isinstance(of_recipe, Mapping) else None
-        changes = merge(changes, _with_long_forms(overlay.get(by_name, {}).get(name, {})))
+        changes = merge(changes, with_long_forms(overlay.get(by_name, {}).get(name, {})))
     return changes
 
 
@@ -152,7 +152,7 @@ def parse_override(text: str) -> dict[str, Any]:
 def _parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     changes: dict[str, Any] = {}
     for text in overrides:
-        changes = merge(changes, _with_long_forms(parse_override(text)))
+        changes = merge(changes, with_long_forms(parse_override(text)))
     return changes
 
 
@@ -286,7 +286,7 @@ def load_options(
         raise ConfigError(
             f"The options of {name} have problems:",
             f"There are: {', '.join(f'{prefix}.{key}' for key in keyword_options(thing))}.",
-            [f"{prefix}.{problem}" for problem in _explain(error, model)],
+            [f"{prefix}.{problem}" for problem in explain(error, model)],
         ) from error
 
 
@@ -316,7 +316,7 @@ def validate(recipe: Mapping[str, Any], *, origin: str) -> Recipe:
         # Through JSON: strict there takes lists for tuples and 1 for 1.0, but no text for a number.
         checked = model.model_validate_json(json.dumps(known), strict=True)
     except ValidationError as error:
-        problems.extend(_explain(error, model))
+        problems.extend(explain(error, model))
     except TypeError as error:
         problems.append(str(error))
     else:
@@ -332,7 +332,8 @@ def validate(recipe: Mapping[str, Any], *, origin: str) -> Recipe:
     return checked
 
 
-def _explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+def explain(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
+    """Say each problem in a line, with the path of its key and the closest known one."""
     for problem in error.errors():
         path = ".".join(str(part) for part in problem["loc"] if not _is_branch(part))
         if problem["type"] == "extra_forbidden":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightssl.backbones.cost import Cost
+from lightssl.backbones.topology import Topology
 from lightssl.deploy.prediction import Fit, features
 from lightssl.errors import ConfigError
 from lightssl.search.layers import FAMILIES, Family, Layers
@@ -128,6 +129,35 @@ class CostTable:
         """
         prices = self.prices(self.space.encode(candidate)[None])[0].tolist()
         return {n: int(p) if n in Cost._fields else p for n, p in zip(self.names, prices, strict=True)}
+
+
+def closed_form_cost(backbone: str, topology: Topology, image_size: int, **options: Any) -> Cost | None:
+    """Return the FLOPs and parameters of one network, in a space or not; None where there is no closed form.
+
+    Args:
+        backbone: Its name.
+        topology: Of the backbone.
+        image_size: In pixels.
+        options: Of the backbone, besides the topology.
+
+    Raises:
+        ConfigError: Images of that size are smaller than what the network cuts them into.
+    """
+    if backbone not in FAMILIES or options.get("width", 1.0) != 1.0:  # a factor of all widths is for torch to round
+        return None
+    family: Family = FAMILIES[backbone](**options)
+    side = family.side(image_size)
+    if side < 1:
+        raise ConfigError(f"{image_size} pixels are too few for this network.", "Choose a larger size.")
+    layers = list(family.stem(image_size, topology[0].width))
+    inputs = None
+    for stage, first_stride in zip(topology, family.strides, strict=True):
+        for position, settings in enumerate(stage.blocks):
+            stride = first_stride if position == 0 else 1
+            layers += family.block(settings, inputs, stage.width, side, stride)
+            inputs, side = stage.width, -(-side // stride)
+    layers += family.tail(topology[-1].width, side)
+    return Cost(sum(layer.kernel.macs for layer in layers), sum(layer.parameters for layer in layers))
 
 
 class _Pricing:

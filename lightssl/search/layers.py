@@ -117,7 +117,7 @@ class _ResNet:
     strides = (1, 2, 2, 2)
     _stem_width = 64
 
-    def __init__(self, *, block: str, stem: str = "standard", init: str = "") -> None:
+    def __init__(self, *, block: str = "basic", stem: str = "standard", init: str = "") -> None:
         self._expansion = 4 if block == "bottleneck" else 1
         self._small = stem == "small"
 

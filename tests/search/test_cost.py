@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from lightssl.backbones import BACKBONES
-from lightssl.backbones.cost import count_cost
+from lightssl.backbones.cost import Cost, count_cost
 from lightssl.deploy.kernels import KINDS, count_kernels
 from lightssl.deploy.onnx import export_onnx
 from lightssl.deploy.prediction import COSTS, Fit, features
 from lightssl.deploy.profile import load_profile
 from lightssl.errors import ConfigError
-from lightssl.search.cost import CostTable, figure
+from lightssl.search.cost import CostTable, closed_form_cost, figure
 from lightssl.search.spaces import SPACES, Space, parse_candidate
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
@@ -55,6 +55,24 @@ def test_costs_of_small_networks_are_those_counted(
 ) -> None:
     space, own = small
     compare(space, own or options, seed=0, count=4)
+
+
+@pytest.mark.parametrize("name", SPACES)
+def test_one_network_costs_what_the_table_of_its_space_says(name: str) -> None:
+    space = SPACES[name]
+    table = CostTable(space)
+    for genes in space.sample(np.random.default_rng(1), 20):
+        candidate = space.decode(genes)
+        topology = space.grammar.parse(candidate.topology)
+        cost = closed_form_cost(space.backbone, topology, candidate.image_size, **space.options)
+        assert cost == table.cost(candidate)
+
+
+def test_what_has_no_closed_form_is_left_to_others() -> None:
+    topology = SPACES["mobilenetv2"].grammar.parse(SPACES["mobilenetv2"].stock["mobilenetv2"])
+    assert closed_form_cost("mobilenetv2", topology, 224, width=0.5) is None
+    assert closed_form_cost("mobilenetv2", topology, 224, width=1.0) == Cost(299_494_272, 2_223_872)
+    assert closed_form_cost("densenet", topology, 224) is None
 
 
 @pytest.mark.slow
