@@ -101,6 +101,28 @@ def test_a_topology_goes_from_a_recipe_to_an_onnx_file(backbone: str, photos: Pa
     assert lightssl.export(run).output.width == network.feature_width
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        "{name: resnet50_v2, width_factor: 1, depths: [1, 1, 1, 1], stem: small, final_relu: false}",
+        "{name: revnet50, width_factor: 1, depths: [2, 1, 1, 1], stem: small}",
+        "{name: vgg19_bn, width_factor: 1, image_size: 32}",
+    ],
+)
+def test_networks_of_any_width_go_from_a_recipe_to_an_onnx_file(
+    backbone: str, photos: Path, tmp_path: Path, make_tiny
+) -> None:
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"extends: mobilenetv2_dino\nbackbone: {backbone}\n")
+    run = lightssl.pretrain(str(recipe), data=str(photos), overrides=make_tiny("dino"), out=tmp_path / "run")
+    losses = [row["loss"] for row in read_json_lines(run.metrics_path) if "loss" in row]
+    assert losses
+    assert all(map(math.isfinite, losses))
+    assert lightssl.load_backbone(run).feature_width == 512
+    assert lightssl.export(run).output.width == 512
+
+
 def test_knn_is_watched_during_training_if_asked(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
     """At steps where nothing else is due, without changing what is trained."""
     watched = [*tiny, "train.log_every=100%", "train.checkpoint_every=100%", "evaluation.monitor_every=3 steps"]

@@ -77,6 +77,13 @@ def estimate_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
                 layer.momentum = momentum
 
 
+def start_near_linear(network: nn.Module) -> None:
+    """Give every batch norm of feature maps bias 1: largely in the linear range of a ReLU after it."""
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.ones_(layer.bias)
+
+
 def fold_batch_norm(network: nn.Module) -> None:
     """Fold batch norm into the convolution before it where a ``Sequential`` holds both: the same outputs in less time.
 

@@ -7,6 +7,7 @@ from torchvision.models import resnet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from lightssl.backbones.base import Stage
+from lightssl.backbones.batchnorm import start_near_linear
 from lightssl.backbones.topology import BlockPart, Grammar, Topology, TopologyBackbone
 
 _GRAMMAR = Grammar("", "64x2 128x2 256x2 512x2")
@@ -51,9 +52,7 @@ class ResNet(TopologyBackbone):
             network.maxpool = nn.Identity()
             finest = 1
         if init == "near_linear":
-            for module in network.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    nn.init.ones_(module.bias)
+            start_near_linear(network)
         self.network = network
         self._depths = [len(stage.blocks) for stage in stages]
         widths = [stage.width * _BLOCKS[block].expansion for stage in stages]

@@ -14,6 +14,7 @@ from lightssl.backbones.cost import count_cost
         ("resnet18", 1.81e9, 11_689_512),
         ("resnet34", 3.67e9, 21_797_672),
         ("resnet50", 4.1e9, 25_557_032),
+        ("resnet50_v1", 4.1e9, 25_557_032),
         ("vit_tiny", 1.26e9, 5_717_416),
     ],
 )

@@ -1,6 +1,7 @@
 """Our backbones keep their promises, and compute what torchvision's and timm's networks do with the same weights."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,9 +24,20 @@ CONVOLUTIONAL = [
     *((f"resnet{depth}", {"stem": stem}) for depth in (18, 34, 50) for stem in ("standard", "small")),
     ("resnet", {"topology": "48x1 64x2 160x1 320x3"}),
     ("resnet", {"topology": "48x1 64x2 160x1 320x3", "block": "bottleneck", "stem": "small"}),
+    *(
+        (name, {"width_factor": 1, "stem": stem})
+        for name in ("resnet50_v1", "resnet50_v2", "revnet50")
+        for stem in ("standard", "small", "patches")
+    ),
+    *(
+        (name, {"width_factor": 2, "depths": (1, 2, 1, 1), "final_relu": False})
+        for name in ("resnet50_v1", "resnet50_v2", "revnet50")
+    ),
 ]
 ALL = [
     *CONVOLUTIONAL,
+    ("vgg19_bn", {"width_factor": 1}),
+    ("vgg19_bn", {"width_factor": 2, "image_size": 32}),
     ("vit_tiny", {}),
     ("vit_tiny", {"patch": 8, "image_size": 48}),
     ("vit", {"topology": "128x3-h1m2-h4m3-h2m4", "patch": 8}),
@@ -125,6 +137,8 @@ def test_features_and_maps_have_the_declared_widths_and_strides(name: str, optio
         ("mobilenetv2", "small", [2, 4, 8, 16]),
         ("resnet18", "standard", [4, 8, 16, 32]),
         ("resnet18", "small", [1, 2, 4, 8]),
+        ("revnet50", "small", [1, 2, 4, 8]),
+        ("revnet50", "patches", [2, 4, 8, 8]),
     ],
 )
 def test_a_small_stem_keeps_the_resolution_of_small_images(name: str, stem: str, strides: list[int]) -> None:
@@ -162,7 +176,15 @@ def test_a_backbone_can_be_laid_out_without_memory(name: str, options: dict[str,
     assert all(tensor.is_meta for tensor in backbone.state_dict().values())
 
 
-@pytest.mark.parametrize("make", [MobileNetV2, ResNet18])
+@pytest.mark.parametrize(
+    "make",
+    [
+        MobileNetV2,
+        ResNet18,
+        *(partial(BACKBONES[name], width_factor=1) for name in ("resnet50_v1", "resnet50_v2", "revnet50", "vgg19_bn")),
+    ],
+    ids=str,
+)
 def test_a_near_linear_start_keeps_views_of_one_image_alike(make: Callable[..., Backbone]) -> None:
     """Under batch statistics, a slightly changed image must stay nearer to itself than to other images."""
 

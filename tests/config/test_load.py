@@ -272,6 +272,27 @@ def test_another_backbone_or_method_is_scaled_as_that_one_is() -> None:
     assert recipe.backbone.patch == 4
 
 
+def test_networks_of_any_width_take_the_place_of_another() -> None:
+    overrides = ["backbone=revnet50", "backbone.width_factor=2", "backbone.depths=[1, 2, 1, 1]"]
+    recipe = load_recipe("resnet50_simclr_cifar", overrides=overrides)
+    assert dump(recipe)["backbone"] == {
+        "name": "revnet50",
+        "width_factor": 2,
+        "depths": [1, 2, 1, 1],
+        "stem": "standard",
+        "final_relu": True,
+        "init": "torchvision",
+        "recompute": True,
+    }
+    assert dump(validate(dump(recipe), origin="the dump")) == dump(recipe)
+    recipe = load_recipe("resnet50_simclr_cifar", scale="quick", overrides=["backbone=vgg19_bn"])
+    assert (recipe.backbone.image_size, recipe.backbone.init) == (32, "near_linear")
+    with pytest.raises(ConfigError, match=r"backbone\.depths"):
+        load_recipe("resnet50_simclr_cifar", overrides=["backbone=revnet50", "backbone.depths=[3, 4, 6]"])
+    with pytest.raises(ConfigError, match=r"backbone\.width_factor"):
+        load_recipe("resnet50_simclr_cifar", overrides=["backbone=resnet50_v2", "backbone.width_factor=0"])
+
+
 def test_a_network_of_timm_has_a_short_form(tmp_path: Path) -> None:
     long = {"name": "timm", "model": "mobilenetv3_small_100"}
     mine = tmp_path / "mine.yaml"

@@ -3,6 +3,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import mobilenet_v2
 
+from lightssl.backbones import BACKBONES
+from lightssl.backbones.batchnorm import estimate_batch_norm
 from lightssl.deploy.onnx import ExportResult, describe_model, read_metadata
 from lightssl.errors import ExportError
 
@@ -209,3 +212,26 @@ def test_an_absent_file_is_named(tmp_path: Path) -> None:
         read_metadata(tmp_path / "none.onnx")
     with pytest.raises(ExportError, match="directory"):
         read_metadata(tmp_path)
+
+
+@pytest.mark.parametrize("size", [32, 41])  # whose maps average pooling divides evenly, or not
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("resnet50_v1", {"depths": (1, 1, 1, 1)}),
+        ("resnet50_v2", {"depths": (1, 1, 1, 1), "stem": "patches"}),
+        ("revnet50", {"depths": (2, 1, 1, 1)}),
+        ("vgg19_bn", {"image_size": 64}),
+    ],
+)
+def test_networks_of_any_width_go_through_the_file_unchanged(
+    name: str, options: dict[str, Any], size: int, tmp_path: Path, export: Export
+) -> None:
+    torch.manual_seed(0)
+    network = BACKBONES[name](width_factor=1, init="near_linear", **options)
+    estimate_batch_norm(network, [torch.randn(16, 3, size, size)])
+    result = export(network, tmp_path / "model.onnx", input_size=size)  # compares random images
+    assert result.feature_width == 512
+    assert result.max_feature > 0.1
+    assert result.max_error_random < 1e-4 * result.max_feature
+    assert network.training

@@ -41,6 +41,10 @@ def test_features_are_those_of_the_network_in_eval_mode_in_order():
     [
         BACKBONES["mobilenetv2"](width=0.25, init="near_linear"),
         BACKBONES["resnet18"](),
+        BACKBONES["resnet50_v1"](width_factor=1, depths=(1, 2, 1, 1)),
+        BACKBONES["resnet50_v2"](width_factor=1, depths=(1, 2, 1, 1)),
+        BACKBONES["revnet50"](width_factor=1, depths=(1, 2, 1, 1)),
+        BACKBONES["vgg19_bn"](width_factor=1, image_size=32),
         BACKBONES["vit_tiny"](patch=8, image_size=32),
     ],
     ids=lambda network: type(network).__name__,

@@ -9,6 +9,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from lightssl.backbones.revisited import RevNet50
 from lightssl.train.batchnorm import HostSyncBatchNorm, synchronise_batch_norm
 
 
@@ -24,6 +25,12 @@ def network() -> nn.Module:
 
 def norm_alone() -> nn.Module:
     return nn.Sequential(nn.BatchNorm2d(3, affine=False, momentum=None))
+
+
+def reversible() -> nn.Module:
+    """A network that computes activations again in the backward pass, where its batch norm counts nothing."""
+    torch.manual_seed(0)
+    return RevNet50(width_factor=1, depths=(2, 1, 1, 2), stem="small").double()
 
 
 def loss_of(output: Tensor) -> Tensor:
@@ -49,9 +56,12 @@ def work(rank: int, folder: str) -> None:
     images = draw_images().chunk(2)[rank]
     layers = synchronise_batch_norm(network(), torch.device("cpu"))
     assert sum(isinstance(layer, HostSyncBatchNorm) for layer in layers) == 2
-    found = {"network": run(layers, images)}
-    for gradient in found["network"]["to_parameters"]:  # as DistributedDataParallel does
-        dist.all_reduce(gradient)
+    found = {
+        "network": run(layers, images),
+        "reversible": run(synchronise_batch_norm(reversible(), torch.device("cpu")), images),
+    }
+    for gradient in found["network"]["to_parameters"] + found["reversible"]["to_parameters"]:
+        dist.all_reduce(gradient)  # as DistributedDataParallel does
         gradient /= 2
     for name, kind, stored in (("alone", torch.float64, torch.float64), ("rounded", torch.bfloat16, torch.float32)):
         norm = synchronise_batch_norm(norm_alone(), torch.device("cpu")).to(stored)
@@ -66,6 +76,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     halves = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for name, layers, tolerance in (
         ("network", network(), 1e-9),
+        ("reversible", reversible(), 1e-9),
         ("alone", norm_alone().double(), 1e-9),
         ("rounded", norm_alone().double(), 0.02),
     ):
