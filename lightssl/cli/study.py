@@ -29,8 +29,8 @@ def grid(
         str,
         typer.Argument(
             metavar="NAME",
-            help="one-network-116, basic-81, or a YAML file: a list of networks, each with a name and a backbone as in "
-            "a recipe.",
+            help="one-network-116, basic-81, revisiting, or a YAML file: a list of networks, each with a name and a "
+            "backbone as in a recipe.",
         ),
     ],
     image_size: Annotated[int, typer.Option(help="Pixels of the image that FLOPs are counted of.")] = 224,

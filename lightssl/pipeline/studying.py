@@ -33,7 +33,7 @@ def study_grid(
 ) -> dict[str, Any]:
     """List the members of a grid with what they cost, and estimate what pre-training all of them would take here.
 
-    Of members that differ in their topology alone, the smallest and the largest are trained for a few steps, each in a
+    Of members that differ in depths and widths alone, the smallest and the largest are trained for a few steps, each in a
     process of its own, and the time of a step of the others is interpolated between them over FLOPs. The estimate is of
     one member after the other on a machine like this one and as busy, without evaluations.
 
@@ -58,12 +58,13 @@ def study_grid(
     Raises:
         LightSSLError: The grid, a condition or the recipe cannot be used, or no member is left.
     """
+    narrator = narrator or Silent()
     members = load_grid(grid)
-    chosen = _choose(members, _costs(members, image_size), where, limit)
+    chosen = _choose(members, _costs(members, image_size, narrator), where, limit)
     estimate = None
     if timing:
         training = _Training(recipe, data, scale, overrides)
-        estimate = training.estimate(chosen, narrator or Silent())
+        estimate = training.estimate(chosen, narrator)
     return {
         "grid": grid,
         "image_size": image_size,
@@ -80,15 +81,17 @@ def study_grid(
     }
 
 
-def _costs(members: Sequence[Member], image_size: int) -> list[Cost]:
+def _costs(members: Sequence[Member], image_size: int, narrator: Narrator) -> list[Cost]:
     if image_size < 1:
         raise ConfigError(f"Images of {image_size} pixels are none.", "Ask for a larger size: --image-size 224")
     costs, problems = [], []
-    for member in members:
-        try:
-            costs.append(count_member(member, image_size))
-        except ConfigError as error:
-            problems.append(f"{member.name}: {' '.join(str(error).splitlines())}")
+    with narrator.work("Counting FLOPs", len(members)) as bar:
+        for done, member in enumerate(members, 1):
+            try:
+                costs.append(count_member(member, image_size))
+            except ConfigError as error:
+                problems.append(f"{member.name}: {' '.join(str(error).splitlines())}")
+            bar(done, member.name)
     if problems:
         raise ConfigError(f"Of the members, {len(problems)} cannot be used at {image_size} pixels:", None, problems)
     return costs

@@ -11,5 +11,6 @@ GRIDS = Registry(
     {
         "one-network-116": "lightssl.study.grids:one_network",
         "basic-81": "lightssl.study.grids:basic",
+        "revisiting": "lightssl.study.grids:revisiting",
     },
 )

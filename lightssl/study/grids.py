@@ -15,6 +15,16 @@ _RESNETS = {
 _MOBILENETV2 = ((16, 1), (24, 6), (32, 6), (64, 6), (96, 6), (160, 6), (320, 6))
 _MOBILENETV2_DEPTHS = ((2, 3), (3, 4), (4, 5), (3, 4), (3, 4))  # of the five stages between them
 
+_REVISITED: tuple[tuple[str, str, dict[str, bool]], ...] = (
+    ("resnet50_v1", "", {}),
+    ("resnet50_v2", "", {}),
+    ("resnet50_v2", "-no-relu", {"final_relu": False}),
+    ("revnet50", "", {}),
+    ("revnet50", "-no-relu", {"final_relu": False}),
+    ("vgg19_bn", "", {}),
+)
+_WIDTH_FACTORS = (4, 8, 12, 16)
+
 
 def one_network() -> list[Member]:
     """Return the networks of "One Network Doesn't Rule Them All" (arXiv 2203.08130).
@@ -32,6 +42,20 @@ def one_network() -> list[Member]:
 def basic() -> list[Member]:
     """Return the 81 ResNets of basic blocks from the same authors' code."""
     return list(_resnets("basic"))
+
+
+def revisiting() -> list[Member]:
+    """Return the networks of "Revisiting Self-Supervised Visual Representation Learning" (arXiv 1901.09005).
+
+    Six architectures, each in four widths: ResNet50 in its first form, with pre-activation, and as a reversible
+    network, the latter two also without the ReLU at their end, and VGG19 with batch norm. Each of the paper's pretext
+    tasks is a study of them.
+    """
+    return [
+        Member(f"{backbone}{ending}-{width}", backbone, {"width_factor": width, **options})
+        for backbone, ending, options in _REVISITED
+        for width in _WIDTH_FACTORS
+    ]
 
 
 def _resnets(block: str) -> Iterator[Member]:

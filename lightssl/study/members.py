@@ -35,8 +35,8 @@ class Member:
 
     @property
     def family(self) -> str:
-        """A text that members share which differ in their topology alone."""
-        return json.dumps({**self.section, "topology": None}, sort_keys=True)
+        """A text that members share which differ in their depths and widths alone."""
+        return json.dumps({**self.section, "topology": None, "width_factor": None}, sort_keys=True)
 
     @property
     def depths(self) -> tuple[int, ...] | None:

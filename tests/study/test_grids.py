@@ -26,7 +26,7 @@ def member(name: str, grid: str = "one-network-116") -> Member:
     return found
 
 
-@pytest.mark.parametrize(("grid", "count"), [("one-network-116", 116), ("basic-81", 81)])
+@pytest.mark.parametrize(("grid", "count"), [("one-network-116", 116), ("basic-81", 81), ("revisiting", 24)])
 def test_a_grid_has_so_many_members_all_distinct(grid: str, count: int) -> None:
     members = load_grid(grid)
     assert len(members) == count
@@ -44,6 +44,17 @@ def test_one_network_has_the_published_parts() -> None:
     assert depths == expected
     assert {one.options.get("block") for one in load_grid("basic-81")} == {"basic"}
     assert {one.depths for one in load_grid("basic-81")} == set(cubes.values())
+
+
+def test_revisiting_has_six_architectures_in_four_widths() -> None:
+    members = load_grid("revisiting")
+    with torch.device("meta"):
+        networks = {one.name: one.build() for one in members}
+    for name, network in networks.items():
+        assert network.feature_width == 512 * int(name.rsplit("-", 1)[1])
+    relus = {one.name for one in members if one.options.get("final_relu", True)}
+    assert {name for name in networks if "no-relu" in name} == networks.keys() - relus
+    assert len(relus) == 16
 
 
 def shapes(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
@@ -113,9 +124,10 @@ def test_a_member_goes_into_a_recipe_and_takes_a_step(name: str) -> None:
     assert any((old != new).any() for old, new in zip(before, method.encoder.parameters(), strict=True))
 
 
-def test_members_that_differ_in_topology_alone_are_one_family() -> None:
+def test_members_that_differ_in_depths_and_widths_alone_are_one_family() -> None:
     families: dict[str, list[str]] = {}
     for one in load_grid("one-network-116"):
         families.setdefault(one.family, []).append(one.name)
     assert sorted(len(names) for names in families.values()) == [2, 32, 82]
     assert ["resnet18", "resnet34"] in families.values()
+    assert len({one.family for one in load_grid("revisiting")}) == 6
