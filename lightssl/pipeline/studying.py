@@ -33,9 +33,9 @@ def study_grid(
 ) -> dict[str, Any]:
     """List the members of a grid with what they cost, and estimate what pre-training all of them would take here.
 
-    Of members that differ in depths and widths alone, the smallest and the largest are trained for a few steps, each in a
-    process of its own, and the time of a step of the others is interpolated between them over FLOPs. The estimate is of
-    one member after the other on a machine like this one and as busy, without evaluations.
+    Of members that differ in depths and widths alone, the smallest and the largest are trained for a few steps, each in
+    a process of its own, and the time of a step of the others is interpolated between them over FLOPs. The estimate is
+    of one member after the other on a machine like this one and as busy, without evaluations.
 
     Args:
         grid: A name in :data:`lightssl.study.GRIDS`, or a YAML file: see :func:`lightssl.config.grids.load_grid`.
