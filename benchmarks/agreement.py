@@ -2,8 +2,8 @@
 
     python -m benchmarks.agreement runs/few_labels/seed1 runs/few_labels/seed2
 
-The runs kept their backbone on the way (``train.keep_every``), as those of ``benchmarks.few_labels`` do. For each measure:
-Kendall's tau with kNN over the checkpoints, and what is lost in kNN by the checkpoint that it takes.
+The runs kept their backbone on the way (``train.keep_every``), as those of ``benchmarks.few_labels`` do. For each
+measure: Kendall's tau with kNN over the checkpoints, and what is lost in kNN by the checkpoint that it takes.
 """
 
 import argparse
