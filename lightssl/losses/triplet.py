@@ -41,4 +41,6 @@ def semi_hard_triplets(embeddings: Tensor, *, margin: float = 0.5) -> Tensor:
     farther = torch.searchsorted(negatives.detach(), distance.detach(), right=True)
     negative = negatives.gather(1, farther.clamp(max=(images - 1) * views - 1))
     pairs = same & (anchor[0][:, None] != other[0][None])
-    return (margin + distance - negative)[pairs].clamp(min=0.0).mean()
+    # Not ``terms[pairs]``, whose length an accelerator would have to tell first: it is known.
+    terms = (margin + distance - negative).clamp(min=0.0) * pairs
+    return terms.sum() / (views * batch * (views - 1))

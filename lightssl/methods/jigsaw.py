@@ -46,7 +46,7 @@ class Jigsaw(PatchMethod):
         super().__init__(
             backbone, width=width, hidden=hidden, dropout=dropout, patch=patch, inputs=CELLS, classes=orders
         )
-        self.register_buffer("orders", torch.from_numpy(far_orders(orders)))  # which weights cannot do without
+        self.register_buffer("orders", torch.tensor(far_orders(orders)))  # which weights cannot do without
         self.shown = min(shown, orders)
 
     def step(self, views: Sequence[Tensor], clock: Clock) -> StepOutput:

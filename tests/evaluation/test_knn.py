@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from lightssl.errors import DataError
-from lightssl.evaluation import EVALUATIONS, FINE_TUNINGS, LABEL_FREE
+from lightssl.evaluation import DETECTIONS, EVALUATIONS, FINE_TUNINGS, LABEL_FREE
 from lightssl.evaluation.knn import knn_accuracy, nearest
 
 
@@ -73,7 +73,9 @@ def test_a_k_that_the_training_set_cannot_give_is_an_error(clusters, k):
         knn_accuracy(clusters(spread=1), k=k)
 
 
-@pytest.mark.parametrize("task", [task for task in EVALUATIONS if task not in (*LABEL_FREE, *FINE_TUNINGS)])
+@pytest.mark.parametrize(
+    "task", [task for task in EVALUATIONS if task not in (*LABEL_FREE, *FINE_TUNINGS, *DETECTIONS)]
+)
 def test_a_test_class_without_training_images_is_an_error(clusters, task):
     features = clusters(spread=1)
     labels = features.train_labels.clone()

@@ -27,6 +27,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "mocov2": {"hidden": 16, "bottleneck": 8, "queue": 8},
     "simsiam": {"width": 16, "predictor_hidden": 8},
     "simclr": {"hidden": 16, "bottleneck": 8},
+    "rotation": {},
+    "exemplar": {"width": 8},
+    "relative_patch": {"width": 8, "hidden": 16, "patch": 3},
+    "jigsaw": {"width": 8, "hidden": 16, "patch": 3, "orders": 10},
 }
 
 

@@ -19,6 +19,8 @@ from lightssl.train.loop import Trainer
 from lightssl.types import Batch
 
 every_method = pytest.mark.parametrize("name", list(METHODS))
+# Those that look at the views as they are, and not at turned or cut ones.
+plain_method = pytest.mark.parametrize("name", ["dino", "swav", "mocov2", "simsiam", "simclr", "exemplar"])
 
 
 class Recorder(TorchDispatchMode):
@@ -92,11 +94,11 @@ def record(
 @every_method
 def test_a_step_is_some_dozens_of_operations_besides_the_backbone(name: str, record: Callable[..., Recorder]) -> None:
     operations = record(name).operations
-    assert 40 < len(operations["forward"]) < 130
-    assert 40 < len(operations["backward"]) < 130
+    assert 10 < len(operations["forward"]) < 130
+    assert 10 < len(operations["backward"]) < 130
 
 
-@every_method
+@plain_method
 def test_views_are_written_by_the_normalisation_alone(
     name: str, record: Callable[..., Recorder], draw_batch: Callable[[int], Batch]
 ) -> None:
