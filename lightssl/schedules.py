@@ -1,5 +1,6 @@
 """Values that change over training: cosine decay, linear warm-up, linear ramps. Plain arithmetic, no torch."""
 
+from collections.abc import Sequence
 from math import cos, pi
 
 
@@ -26,3 +27,12 @@ def warmup_cosine(
         # The warm-up reaches the peak on its last step: numpy.linspace(from, peak, warmup_steps).
         return linear(warmup_from, peak, step / max(1, warmup_steps - 1))
     return cosine(peak, end, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+
+
+def warmup_steps_down(
+    step: int, *, total_steps: int, warmup_steps: int, warmup_from: float, peak: float, milestones: Sequence[float]
+) -> float:
+    """Linear warm-up as in :func:`warmup_cosine`, then ``peak``, a tenth of it from each share of all steps on."""
+    if step < warmup_steps:
+        return linear(warmup_from, peak, step / max(1, warmup_steps - 1))
+    return peak * 0.1 ** sum(step >= share * total_steps for share in milestones)

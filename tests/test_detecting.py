@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from shutil import copyfile, rmtree
 from subprocess import CompletedProcess
 
 import numpy as np
@@ -98,6 +99,41 @@ def test_one_class_is_enough(run: Run, coco: Path) -> None:
         file.write_text(json.dumps(content))
     written = lightssl.evaluate(run, tasks=["detect"], data=str(coco), overrides=short("detect"), random=False)
     assert list(written["detect"]["results"][0]["by_class"]) == ["red"]
+
+
+def test_a_detector_that_was_sent_is_exported_without_its_images(run: Run, coco: Path, tmp_path: Path) -> None:
+    lightssl.evaluate(run, tasks=["detect"], data=str(coco), overrides=short("detect"), random=False)
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    for suffix in (".safetensors", ".json"):
+        copyfile(run.made_by("detect").detector_path.with_suffix(suffix), sent / f"theirs{suffix}")
+    rmtree(coco)
+    manifest = lightssl.export(sent / "theirs.safetensors")
+    assert manifest.classes == ["red", "blue"]
+    with pytest.raises(DataError, match="There is no COCO file or folder"):
+        lightssl.export(run.made_by("detect"))
+
+
+def test_what_cannot_be_trained_is_told(run: Run, coco: Path) -> None:
+    def detect(*more: str) -> None:
+        lightssl.evaluate(run, tasks=["detect"], data=str(coco), overrides=[*short("detect"), *more], random=False)
+
+    with pytest.raises(ConfigError, match="a short side of 64 to 48 pixels"):
+        detect("detect.short_sides=[64, 48]")
+    with pytest.raises(ConfigError, match="a long one of at most 40"):
+        detect("detect.long_side=40")
+    with pytest.raises(ConfigError, match=r"detect\.steps: unknown key"):
+        detect("detect.steps=3")
+    file = coco / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    content["annotations"] = content["annotations"][:1]
+    file.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="a single image to learn from"):
+        detect()
+    assert not run.made_by("detect").folder.exists()
+    file.write_text(file.read_text()[:500])
+    with pytest.raises(DataError, match="not in the format of COCO"):
+        detect()
 
 
 def test_nothing_is_written_for_data_that_cannot_be_used(run: Run, coco: Path) -> None:

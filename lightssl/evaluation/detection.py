@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,15 +12,16 @@ from lightssl.backbones.base import Backbone
 from lightssl.data.coco import CocoImages
 from lightssl.data.coco_loader import Photograph, photographs_in_order, training_photographs
 from lightssl.data.loader import BadImages, clear_worker_errors
-from lightssl.errors import LightSSLError
+from lightssl.errors import DataError, LightSSLError
 from lightssl.evaluation.average_precision import Detections, average_precision
 from lightssl.evaluation.detector import Detector, DetectorOptions
 from lightssl.progress import Narrator
+from lightssl.schedules import warmup_steps_down
 from lightssl.types import BadImage
 
 _MOMENTUM, _WEIGHT_DECAY = 0.9, 1e-4
-_STEPS, _STEP = (2 / 3, 8 / 9), 0.1  # shares of the training after which the learning rate is a tenth: 60k, 80k of 90k
-_WARMUP_FROM = 0.001
+_MILESTONES = (2 / 3, 8 / 9)  # shares of the training from which the learning rate is a tenth: 60k, 80k of 90k
+_WARMUP_FROM = 0.001  # of the learning rate
 _SURE = 0.5  # of a pixel that belongs to an object
 
 
@@ -48,9 +48,14 @@ class Schedule:
 
     def rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        passed = sum(step >= share * self.iterations for share in _STEPS)
-        rising = min(1.0, _WARMUP_FROM + (1 - _WARMUP_FROM) * step / self.warmup) if self.warmup else 1.0
-        return self.learning_rate * rising * _STEP**passed
+        return warmup_steps_down(
+            step,
+            total_steps=self.iterations,
+            warmup_steps=self.warmup,
+            warmup_from=_WARMUP_FROM * self.learning_rate,
+            peak=self.learning_rate,
+            milestones=_MILESTONES,
+        )
 
 
 class Detected(NamedTuple):
@@ -101,7 +106,7 @@ def train_detector(
         **average_precision(photographs.test, found, masks=options.masks),
         **({"box_ap": average_precision(photographs.test, found)["ap"]} if options.masks else {}),
         "iterations": schedule.iterations,
-        "batch_size": schedule.batch_size,
+        "batch_size": min(schedule.batch_size, len(photographs.train.with_objects())),
         "learning_rate": schedule.learning_rate,
         "parameters": sum(parameter.numel() for parameter in detector.parameters()),
         "train_images": len(photographs.train),
@@ -115,6 +120,8 @@ def _train(
 ) -> None:
     images, device = photographs.train.with_objects(), photographs.device
     batch_size = min(schedule.batch_size, len(images))
+    if batch_size < 2:
+        raise DataError("There is a single image to learn from.", "Batch norm needs two at least.")
     batches = training_photographs(
         images,
         batch_size=batch_size,
@@ -149,16 +156,13 @@ def _train(
     detector.to("cpu").eval()
 
 
-def find_objects(
-    detector: Detector, photographs: Surroundings, *, title: str, narrator: Narrator, limit: int | None = None
-) -> list[Detections]:
-    """Return what a detector finds in the test images, or in the first of them: nothing in one that cannot be used."""
+def find_objects(detector: Detector, photographs: Surroundings, *, title: str, narrator: Narrator) -> list[Detections]:
+    """Return what a detector finds in each test image: nothing in one that cannot be used."""
     detector.to(photographs.device).eval()
     found: list[Detections] = []
-    total = min(len(photographs.test), limit or len(photographs.test))
-    bad = 0
+    total, bad = len(photographs.test), 0
     with narrator.work(f"Finding objects, {title}", total) as bar, torch.inference_mode(), clear_worker_errors():
-        for index, pixels in islice(photographs_in_order(photographs.test, workers=photographs.workers), total):
+        for index, pixels in photographs_in_order(photographs.test, workers=photographs.workers):
             if isinstance(pixels, BadImage):
                 bad += 1
                 found.append(Detections(np.empty((0, 4)), np.empty(0, np.int64), np.empty(0), []))

@@ -18,6 +18,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from lightssl.backbones.base import Backbone
 from lightssl.data.coco_loader import Photograph
+from lightssl.errors import ConfigError
 
 _BOX_GRID, _MASK_GRID = 7, 14  # positions a side that a region is read at
 _MASK_LAYERS = 4
@@ -37,6 +38,14 @@ class DetectorOptions:
     width: int = 256  # channels of the pyramid
     hidden: int = 1024  # width of the layers that classify a region
     regions: int = 512  # of an image that a training step looks at
+
+    def __post_init__(self) -> None:
+        least, most = self.short_sides
+        if not least <= most <= self.long_side:
+            raise ConfigError(
+                f"No image has a short side of {least} to {most} pixels and a long one of at most {self.long_side}.",
+                "Let short_sides ascend, up to long_side.",
+            )
 
 
 class Found(NamedTuple):

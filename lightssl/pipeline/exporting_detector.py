@@ -11,6 +11,7 @@ from lightssl.checkpoint import load_weights
 from lightssl.config.schema import Recipe
 from lightssl.data.coco import open_coco_splits
 from lightssl.data.loader import read_image
+from lightssl.data.sources import Source, open_source
 from lightssl.deploy.detector import (
     BOXES,
     LABELS,
@@ -25,6 +26,7 @@ from lightssl.deploy.manifest import manifest_path
 from lightssl.deploy.onnx import INPUT, OPSET
 from lightssl.evaluation.detector import Detector
 from lightssl.machine import versions
+from lightssl.pipeline.building import SAMPLE
 from lightssl.progress import Narrator
 from lightssl.runs import Run
 from lightssl.types import BadImage
@@ -51,7 +53,9 @@ class _Flat(nn.Module):
 
 
 def export_run(run: Run, recipe: Recipe, detector: Detector, path: Path, narrator: Narrator) -> DetectorManifest:
-    """Write the detector of a run as an ONNX file, checked against torch on test images, and a manifest beside it.
+    """Write the detector of a run as an ONNX file, checked against torch on images, and a manifest beside it.
+
+    The images are those that it was tested on, or of the sample where that is not known.
 
     Args:
         run: Where the detector is.
@@ -67,7 +71,11 @@ def export_run(run: Run, recipe: Recipe, detector: Detector, path: Path, narrato
     _, description = load_weights(run.weights_path)
     shape = (int(description["image_shape"][0]), int(description["image_shape"][1]))
     environment = run.environment()
-    _, test, _ = open_coco_splits(environment["data"], environment.get("test_data"), seed=recipe.train.seed)
+    test: Source
+    if "data" in environment:
+        _, test, _ = open_coco_splits(environment["data"], environment.get("test_data"), seed=recipe.train.seed)
+    else:  # weights that somebody sent
+        test = open_source(SAMPLE)
     images = []
     for index in range(len(test)):
         pixels = read_image(test, index)

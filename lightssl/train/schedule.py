@@ -1,10 +1,11 @@
 """Learning rate and weight decay, step by step."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch.optim import Optimizer
 
-from lightssl.schedules import cosine, warmup_cosine
+from lightssl.schedules import cosine, warmup_cosine, warmup_steps_down
 from lightssl.types import Clock, NonNegative, Positive, Share
 from lightssl.units import Duration
 
@@ -33,16 +34,15 @@ class Schedule:
 
     def learning_rate(self, clock: Clock) -> float:
         """Learning rate of this step."""
-        peak = self.base_rate * clock.batch_size / 256
-        rate = warmup_cosine(
-            clock.step,
-            total_steps=clock.total_steps,
-            warmup_steps=clock.steps(self.warmup),
-            warmup_from=self.warmup_from,
-            peak=peak,
-            end=peak if self.milestones else self.end_rate,
-        )
-        return rate * 0.1 ** sum(clock.fraction >= share for share in self.milestones or ())
+        shared: dict[str, Any] = {
+            "total_steps": clock.total_steps,
+            "warmup_steps": clock.steps(self.warmup),
+            "warmup_from": self.warmup_from,
+            "peak": self.base_rate * clock.batch_size / 256,
+        }
+        if self.milestones:
+            return warmup_steps_down(clock.step, milestones=self.milestones, **shared)
+        return warmup_cosine(clock.step, end=self.end_rate, **shared)
 
     def decay(self, clock: Clock) -> float:
         """Weight decay of this step, for the parameters that have one."""
