@@ -25,7 +25,7 @@ from lightssl.train.host import prepare_host
 
 if TYPE_CHECKING:
     from lightssl.pipeline.sweep_point import PointTraining
-    from lightssl.search.points import Place
+    from lightssl.search.jobs import Place
 
 SECTION = "sweep"  # folder of a run: what the sweep leaves behind
 _MAIN = "main"  # the worker that plans the points and writes the results
@@ -252,7 +252,7 @@ class _Sweep:
         )
 
     def _place(self, folder: Path, *, join: bool) -> "Place":
-        from lightssl.search.points import Place
+        from lightssl.search.jobs import Place
 
         return Place(
             storage=self.storage or f"sqlite:///{(folder / SECTION / 'points.db').resolve()}",

@@ -12,7 +12,8 @@ import pytest
 from lightssl.errors import ConfigError, TrainingError
 from lightssl.progress import Silent
 from lightssl.search.effects import effect_of, seed_spread
-from lightssl.search.points import Measured, Place, Pruned, Report, measure_points
+from lightssl.search.jobs import Place, Pruned
+from lightssl.search.points import Measured, Report, measure_points
 from lightssl.search.storage import Heartbeat
 from lightssl.search.sweep import Axes, Point, Schedule, factor_points, grid_points
 from lightssl.search.task import Stopped
