@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         search_heads,
         search_network,
         study_grid,
+        study_report,
         sweep_views,
         verify,
     )
@@ -74,6 +75,7 @@ _PUBLIC = {
     "resume_sweep": "lightssl.pipeline",
     "search_network": "lightssl.pipeline",
     "study_grid": "lightssl.pipeline",
+    "study_report": "lightssl.pipeline",
     "sweep_views": "lightssl.pipeline",
     "verify": "lightssl.pipeline",
 }
@@ -101,6 +103,7 @@ __all__ = [
     "search_heads",
     "search_network",
     "study_grid",
+    "study_report",
     "sweep_views",
     "verify",
 ]

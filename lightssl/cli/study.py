@@ -1,5 +1,6 @@
-"""``lightssl study``, and ``lightssl study grid``: which network for which task."""
+"""``lightssl study``, with ``grid`` and ``report``: which network for which task."""
 
+from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
@@ -7,6 +8,8 @@ import typer
 from lightssl.cli.examples import examples
 from lightssl.cli.options import DataOption, JSONOption, SetOption
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
+
+_SHOWN = 10  # networks of a report
 
 
 def register(app: typer.Typer) -> None:
@@ -21,6 +24,7 @@ def register(app: typer.Typer) -> None:
             "lightssl study grid one-network-116 --limit 10 --no-timing --json",
         )
     )(grid)
+    group.command(epilog=examples("lightssl study report my-study", "lightssl study report my-study --json"))(report)
     app.add_typer(group, name="study", epilog=examples("lightssl study grid one-network-116 --no-timing"))
 
 
@@ -141,3 +145,49 @@ def _memory(row: dict[str, Any]) -> str:
     if device is not None:
         parts.append(f"{device:.2f} GiB on the GPU")
     return " and ".join(parts)
+
+
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the study.")],
+    json: JSONOption = False,
+) -> None:
+    """Write one self-contained HTML page about a study: what it says of the networks, and how sure that is.
+
+    The page, report.html, its figures and all numbers, report.json, go to the folder's study folder. A study that is
+    still under way is reported as far as it is.
+    """
+    from lightssl import pipeline
+
+    result = pipeline.study_report(folder, narrator=Terminal())
+    if json:
+        print_json(result)
+    else:
+        _print_report(result)
+
+
+def _print_report(result: dict[str, Any]) -> None:
+    networks, scenarios = result["networks"], [one["name"] for one in result["scenarios"]]
+    rest = len(networks) - _SHOWN
+    print_table(
+        f"The best of {len(networks)} by mean rank; top-1 in percent, {result['task']}",
+        ["network", "FLOPs", "parameters", "mean rank", *scenarios],
+        [
+            [
+                row["name"],
+                f"{row['flops'] / 1e6:,.1f}M",
+                f"{row['parameters'] / 1e6:,.2f}M",
+                f"{row['mean_rank']:.1f}",
+                *(f"{row['top1'][scenario]:.1f}" for scenario in scenarios),
+            ]
+            for row in networks[:_SHOWN]
+        ],
+    )
+    if rest > 0:
+        console.print(f"and {rest} more", markup=False)
+    for finding in result["verdict"]:
+        console.print(f"\n{finding['claim']}: {finding['state']}", style="bold", markup=False)
+        console.print(finding["text"], markup=False)
+    for what, found in result["left_out"].items():
+        if found:
+            console.print(f"\n{what.capitalize()} left out: {', '.join(one['name'] for one in found)}", markup=False)
+    console.print(f"\n{result['page']}", markup=False)

@@ -16,6 +16,7 @@ from lightssl.pipeline.previewing import preview_views
 from lightssl.pipeline.reporting import compare, report
 from lightssl.pipeline.searching import pretrain_winner, resume_search, search_network
 from lightssl.pipeline.searching_heads import resume_head_search, retrain_heads, search_heads
+from lightssl.pipeline.study_reporting import study_report
 from lightssl.pipeline.studying import study_grid
 from lightssl.pipeline.suite import evaluate_suite
 from lightssl.pipeline.sweeping import repeat_point, resume_sweep, sweep_views
@@ -49,6 +50,7 @@ __all__ = [
     "search_heads",
     "search_network",
     "study_grid",
+    "study_report",
     "sweep_views",
     "verify",
 ]
