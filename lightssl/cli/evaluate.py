@@ -19,6 +19,7 @@ def register(app: typer.Typer) -> None:
             "lightssl evaluate --task mlp",
             "lightssl evaluate --task linear --stages",
             "lightssl evaluate --task logistic --set logistic.epochs=1000",
+            "lightssl evaluate --task linear_cv --set linear_cv.epochs=30",
             "lightssl evaluate --task semi --set 'semi.labels=[0.2]' --set 'semi.epochs=[20]'",
             "lightssl evaluate --task finetune",
             "lightssl evaluate --task labelfree",
@@ -35,7 +36,8 @@ def evaluate(
         Optional[list[str]],
         typer.Option(
             help="knn; linear, a probe solved to its end; mlp, one with a hidden layer; logistic, one by a long "
-            "schedule of SGD, to see it converge. These take features as they are. linear_augmented "
+            "schedule of SGD, to see it converge; linear_cv, one by SGD with cross-validated settings, as published. "
+            "These take features as they are. linear_augmented "
             "is a probe on crops that change, as published; semi trains the network on, with "
             "few labels; finetune with all, to a classifier in RUN/finetune that export takes. labelfree measures "
             "features without labels. detect and segment train Faster and Mask R-CNN on COCO data, to a detector in "

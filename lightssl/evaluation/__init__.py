@@ -24,6 +24,7 @@ EVALUATIONS = Registry(
         "linear": "lightssl.evaluation.linear:linear_accuracy",
         "mlp": "lightssl.evaluation.mlp:mlp_accuracy",
         "logistic": "lightssl.evaluation.logistic:logistic_accuracy",
+        "linear_cv": "lightssl.evaluation.linear_cv:linear_cv_accuracy",
         "labelfree": "lightssl.evaluation.labelfree:label_free_measures",
         "linear_augmented": "lightssl.evaluation.linear_augmented:linear_augmented",
         "semi": "lightssl.evaluation.semi:semi",

@@ -14,9 +14,7 @@ def held_out_mask(labels: Tensor, *, seed: int) -> Tensor:
     Raises:
         DataError: Fewer than two classes, or a class with a single image.
     """
-    counts = labels.bincount()
-    if int((counts > 0).sum()) < 2:
-        raise DataError("All training images are of one class.", "A classifier needs two classes at least.")
+    counts = _counts(labels)
     if bool((counts == 1).any()):
         raise DataError(
             "A class has a single training image.",
@@ -29,6 +27,37 @@ def held_out_mask(labels: Tensor, *, seed: int) -> Tensor:
         drawn = torch.randperm(len(members), generator=generator)[: max(1, round(HELD_OUT * len(members)))]
         mask[members[drawn]] = True
     return mask
+
+
+def fold_numbers(labels: Tensor, folds: int, *, seed: int) -> Tensor:
+    """Deal the images to folds: int64 ``[N]``, from 0. Sizes differ by one at most, and so do the parts of each class.
+
+    Raises:
+        DataError: Fewer than two classes, or a class with fewer images than folds.
+    """
+    counts = _counts(labels)
+    least = int(counts[counts > 0].min())
+    if least < folds:
+        raise DataError(
+            f"A class has {least} training image{'s' if least > 1 else ''}, and there are {folds} folds.",
+            "Each fold needs an image of every class. Give more images of it"
+            + (f", or take {least} folds at most." if least > 1 else "."),
+        )
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = torch.randperm(len(labels), generator=generator).to(labels.device)
+    # Class by class, one image to each fold in turn; where one class ends, the next goes on.
+    order = shuffled[labels[shuffled].argsort(stable=True)]
+    numbers = torch.empty_like(labels)
+    numbers[order] = torch.arange(len(labels), device=labels.device) % folds
+    return numbers
+
+
+def _counts(labels: Tensor) -> Tensor:
+    """Count the images of each class, int64 ``[C]``; raise DataError when all are of one class."""
+    counts = labels.bincount()
+    if int((counts > 0).sum()) < 2:
+        raise DataError("All training images are of one class.", "A classifier needs two classes at least.")
+    return counts
 
 
 def accuracy(predictions: Tensor, labels: Tensor) -> float:

@@ -33,6 +33,7 @@ TITLES = {  # of evaluations; others go by their own name
     "linear": "Linear probe",
     "mlp": "Probe with a hidden layer",
     "logistic": "Linear classifier by a long schedule of SGD",
+    "linear_cv": "Linear classifier by cross-validated SGD",
     "linear_augmented": "Linear classifier on augmented images",
     "semi": "Fine-tuning on few labels",
     "finetune": "Fine-tuning",
