@@ -15,6 +15,7 @@ Everything the command line does is a function here::
     lightssl.search_network({"flops": 300e6}, data="photos/")
     lightssl.search_heads("simsiam", data="photos/")
     lightssl.study_grid("one-network-116")
+    lightssl.run_study("mine.yaml", train="photos/", downstream=["flowers/", "birds/"])
     lightssl.sweep_views(axes=["boundary=0.14,0.2,0.3"], data="photos/")
 
 Importing this module is quick: torch is imported when one of these is first used.
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         fit_profile,
         import_weights,
         load_backbone,
+        pick_network,
         pretrain,
         preview_views,
         repeat_point,
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
         resume,
         resume_head_search,
         resume_search,
+        resume_study,
         resume_sweep,
+        run_study,
         search_heads,
         search_network,
         study_grid,
@@ -64,6 +68,7 @@ _PUBLIC = {
     "fit_profile": "lightssl.pipeline",
     "import_weights": "lightssl.pipeline",
     "load_backbone": "lightssl.pipeline",
+    "pick_network": "lightssl.pipeline",
     "pretrain": "lightssl.pipeline",
     "preview_views": "lightssl.pipeline",
     "repeat_point": "lightssl.pipeline",
@@ -71,8 +76,10 @@ _PUBLIC = {
     "resume": "lightssl.pipeline",
     "resume_head_search": "lightssl.pipeline",
     "resume_search": "lightssl.pipeline",
+    "resume_study": "lightssl.pipeline",
     "search_heads": "lightssl.pipeline",
     "resume_sweep": "lightssl.pipeline",
+    "run_study": "lightssl.pipeline",
     "search_network": "lightssl.pipeline",
     "study_grid": "lightssl.pipeline",
     "study_report": "lightssl.pipeline",
@@ -92,6 +99,7 @@ __all__ = [
     "fit_profile",
     "import_weights",
     "load_backbone",
+    "pick_network",
     "pretrain",
     "preview_views",
     "repeat_point",
@@ -99,7 +107,9 @@ __all__ = [
     "resume",
     "resume_head_search",
     "resume_search",
+    "resume_study",
     "resume_sweep",
+    "run_study",
     "search_heads",
     "search_network",
     "study_grid",

@@ -1,12 +1,14 @@
 """Amounts as people write them: ``"300M"``, ``"20ms"``; lengths of training: ``"200 epochs"``, ``"1M examples"``."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from lightssl.errors import ConfigError
 
 _MILLISECONDS = {"ms": 1.0, "s": 1e3, "us": 1e-3, "µs": 1e-3, "μs": 1e-3}  # both signs for micro
+_HOURS = {"s": 1 / 3600, "min": 1 / 60, "m": 1 / 60, "h": 1.0, "d": 24.0}
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "b": 10**9}
 
 
@@ -32,11 +34,24 @@ def parse_milliseconds(text: str) -> float:
     Raises:
         ConfigError: The text is no such time, has no unit, or is 0.
     """
+    return _parse_time(text, _MILLISECONDS, "20ms, 1.5s or 800us")
+
+
+def parse_hours(text: str) -> float:
+    """Read a length of time, ``"8h"``, ``"1.5 d"`` or ``"90min"``, in hours.
+
+    Raises:
+        ConfigError: The text is no such time, has no unit, or is 0.
+    """
+    return _parse_time(text, _HOURS, "8h, 2d or 90min")
+
+
+def _parse_time(text: str, units: Mapping[str, float], examples: str) -> float:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zµμ]+)\s*", text.lower())
-    time_ms = float(match[1]) * _MILLISECONDS.get(match[2], 0.0) if match else 0.0
-    if time_ms <= 0:
-        raise ConfigError(f"{text!r} is not a time above 0.", "Write one with its unit: 20ms, 1.5s or 800us.")
-    return time_ms
+    time = float(match[1]) * units.get(match[2], 0.0) if match else 0.0
+    if time <= 0:
+        raise ConfigError(f"{text!r} is not a time above 0.", f"Write one with its unit: {examples}.")
+    return time
 
 
 Unit = Literal["steps", "epochs", "examples", "percent"]

@@ -3,7 +3,7 @@
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
@@ -13,6 +13,7 @@ import pytest
 import lightssl
 from lightssl.errors import LightSSLError
 from lightssl.pipeline.study_page import labels
+from lightssl.pipeline.study_question import StudyQuestion
 from lightssl.study.table import Row, write_table
 from tests.reports.html import Page
 from tests.study.planted import row, study
@@ -65,7 +66,16 @@ def test_everything_that_a_study_can_show_is_on_the_page(tmp_path: Path) -> None
         row(member="resnet basic-1", recipe="resnet18_simclr", scenario="scenario:cars", top1=None, error="no cars")
     ]
     folder = write(tmp_path / "mine", rows)
-    asked = {"seeds": [0, 1], "grid": "<b>mine</b>", "train": {"duration": "2 epochs"}, "where": [], "more": None}
+    question = StudyQuestion(
+        grid="<b>mine</b>.yaml",
+        members=[{}, {}],
+        image_size=96,
+        trainings=[{"recipe": "resnet18_dino", "composed": {}, "scale": "quick", "overrides": ["train.seed=1"]}],
+        downstream=["sample"],
+        tasks=["linear_cv", "mlp"],
+        seeds=[0, 1],
+    )
+    asked = {"question": asdict(question), "train": "photos", "storage": None, "where": [], "limit": 2}
     (folder / "study" / "study.json").write_text(json.dumps({"asked": asked}))
     found = lightssl.study_report(folder)
     assert found["page"] == str(folder / "study" / "report.html")
@@ -88,12 +98,12 @@ def test_everything_that_a_study_can_show_is_on_the_page(tmp_path: Path) -> None
     assert "://" not in (folder / "study" / "report.html").read_text()
     assert page.tags.count("img") == len(page.loads) == 9
     for text in (
-        "A study of <b>mine</b>",
         "29 networks in 3 scenarios, 2 seeds of each, 2 ways of pre-training; ranked by top-1 of the task linear_cv",
         "1 network left out and 1 scenario left out",
-        "grid <b>mine</b>",
+        "grid <b>mine</b>.yaml, 2 members",
         "where \N{EN DASH}",
-        "train duration 2 epochs",
+        "settings train.seed=1",
+        "FLOPs at 96 pixels",
         "seeds 0, 1",
         "diverged at step 7",
         "no cars",

@@ -50,6 +50,18 @@ def gone_on_with(ctx: typer.Context, what: str, *, beside: Collection[str] = ())
     return folder
 
 
+def parse_seeds(text: str) -> list[int]:
+    """Read whole numbers with commas between them.
+
+    Raises:
+        ConfigError: They are none.
+    """
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"--seeds {text} are no whole numbers.", "Write them like --seeds 0,1") from error
+
+
 def _spelled(name: str) -> str:
     return f"--{name.rstrip('_').replace('_', '-')}"
 
@@ -58,3 +70,28 @@ RunArgument = Annotated[
     Optional[Path],
     typer.Argument(help="Folder of a run, or a .safetensors file of weights by themselves.", show_default="the latest"),
 ]
+
+# Of the commands of a study.
+SizeOption = Annotated[int, typer.Option(help="Pixels of the image that FLOPs are counted of.")]
+WhereOption = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        metavar="CONDITION",
+        help="Keep the members that meet it, such as 'flops<2G' or 'params>=10M'; repeat for more.",
+        show_default=False,
+    ),
+]
+LimitOption = Annotated[Optional[int], typer.Option(metavar="N", help="Keep the first N of them.", show_default="all")]
+MemberScaleOption = Annotated[
+    Optional[str],
+    typer.Option(
+        help="paper, small or quick: how members are trained.",
+        show_default="quick on the sample or without a GPU, else small",
+    ),
+]
+
+StudyArgument = Annotated[
+    Optional[Path], typer.Argument(metavar="DIR", help="Folder of a study.", show_default="the latest")
+]
+
+_SHOWN = 10  # networks of a report

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.options import DataOption, JSONOption, SetOption, gone_on_with, was_given
+from lightssl.cli.options import DataOption, JSONOption, SetOption, gone_on_with, parse_seeds, was_given
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
 
@@ -134,7 +134,7 @@ def sweep(
             design=design,  # type: ignore[arg-type]
             trials=trials,
             score=score,
-            seeds=_parse_seeds(seeds),
+            seeds=parse_seeds(seeds) if seeds is not None else (),
             equal_cost=equal_cost,
             pruning=pruning,
             scale=scale,
@@ -149,13 +149,6 @@ def sweep(
         print_json(result)
     else:
         _print(result)
-
-
-def _parse_seeds(text: str | None) -> list[int]:
-    try:
-        return [int(word) for word in text.split(",")] if text is not None else []
-    except ValueError as error:
-        raise ConfigError(f"--seeds {text} are no whole numbers.", "Write them like --seeds 0,1") from error
 
 
 def _print(result: dict[str, Any]) -> None:

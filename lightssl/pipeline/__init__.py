@@ -16,7 +16,9 @@ from lightssl.pipeline.previewing import preview_views
 from lightssl.pipeline.reporting import compare, report
 from lightssl.pipeline.searching import pretrain_winner, resume_search, search_network
 from lightssl.pipeline.searching_heads import resume_head_search, retrain_heads, search_heads
+from lightssl.pipeline.study_picking import pick_network
 from lightssl.pipeline.study_reporting import study_report
+from lightssl.pipeline.study_running import resume_study, run_study
 from lightssl.pipeline.studying import study_grid
 from lightssl.pipeline.suite import evaluate_suite
 from lightssl.pipeline.sweeping import repeat_point, resume_sweep, sweep_views
@@ -37,6 +39,7 @@ __all__ = [
     "fit_profile",
     "import_weights",
     "load_backbone",
+    "pick_network",
     "pretrain",
     "pretrain_winner",
     "preview_views",
@@ -45,8 +48,10 @@ __all__ = [
     "resume",
     "resume_head_search",
     "resume_search",
+    "resume_study",
     "resume_sweep",
     "retrain_heads",
+    "run_study",
     "search_heads",
     "search_network",
     "study_grid",

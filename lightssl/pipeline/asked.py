@@ -1,4 +1,4 @@
-"""The folder of a search or a sweep: made when it is begun, and read when it is gone on with."""
+"""The folder of a search, a sweep or a study: made when it is begun, and read when it is gone on with."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lightssl.errors import LightSSLError
-from lightssl.runs import new_run
+from lightssl.runs import DEFAULT_ROOT, new_run
 
 Question = TypeVar("Question")
 
@@ -24,6 +24,20 @@ def new_folder(out: Path | str | None, name: str, section: str) -> Path:
             f"Continue it with --resume {folder}, or choose another folder with --out.",
         )
     return folder
+
+
+def find_folder(folder: Path | str | None, section: str) -> Path:
+    """Return the folder that is named, or else the latest below ``runs/`` that holds a search, a sweep or a study.
+
+    Raises:
+        LightSSLError: None is named, and there is none.
+    """
+    if folder is not None:
+        return Path(folder)
+    found = [path.parents[1] for path in DEFAULT_ROOT.glob(f"*/{section}/{section}.json")]
+    if not found:
+        raise LightSSLError(f"There is no {section} below ./{DEFAULT_ROOT} yet.", "Name the folder of one.")
+    return max(found, key=lambda one: _file(one, section).stat().st_mtime_ns)
 
 
 def read_asked(run: Path | str, section: str, question: Callable[..., Question]) -> tuple[Question, dict[str, Any]]:

@@ -1,11 +1,5 @@
-"""What a step of a training takes, measured on a few of them in a fresh process.
+"""What a step of a training takes, measured on a few of them in a fresh process, which runs this module."""
 
-As a program (``python -m lightssl.pipeline.step_timing``) it reads what :func:`time_steps` sends it.
-"""
-
-import json
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,15 +13,15 @@ import torch
 from lightssl.config.load import dump, validate
 from lightssl.config.schema import Recipe
 from lightssl.data.sources import open_source
-from lightssl.errors import LightSSLError, TrainingError
 from lightssl.machine import peak_memory_gib
+from lightssl.pipeline.apart import answer, ask
 from lightssl.pipeline.training import checked_method, make_trainer, plan_of, training_batches
+from lightssl.progress import Narrator
 from lightssl.runs import Run
 from lightssl.train.host import prepare_host
 from lightssl.types import Clock
 
 WARM_UP, TIMED = 2, 6  # steps
-_MARK = "step timing: "  # begins the line of the answer
 
 
 class StepTiming(NamedTuple):
@@ -46,31 +40,14 @@ def time_steps(recipe: Recipe, data: str) -> StepTiming:
     Raises:
         LightSSLError: The recipe cannot be trained on these images and this machine.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "lightssl.pipeline.step_timing"],
-        input=json.dumps({"recipe": dump(recipe), "data": data}),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    answers = [line.removeprefix(_MARK) for line in done.stdout.splitlines() if line.startswith(_MARK)]
-    if not answers:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        why = f"it was ended by signal {-done.returncode}" if done.returncode < 0 else last
-        raise TrainingError(
-            f"The timed steps did not come to an end: {why}.",
-            "It may have run out of memory: lower train.batch_size, or leave the timing out with --no-timing.",
-        )
-    answer: dict[str, Any] = json.loads(answers[-1])
-    if "error" in answer:
-        raise TrainingError(*answer["error"])
-    return StepTiming(**answer)
+    return StepTiming(**ask("lightssl.pipeline.step_timing", {"recipe": dump(recipe), "data": data}))
 
 
-def _measure(recipe: Recipe, data: str) -> StepTiming:
+def _measure(asked: dict[str, Any], _narrator: Narrator) -> dict[str, Any]:
     from lightssl.train.fabric import make_fabric  # takes seconds to import
 
     prepare_host()
+    recipe, data = validate(asked["recipe"], origin="The recipe"), asked["data"]
     source = open_source(data, split="train")
     fabric = make_fabric(recipe.train.precision)
     plan = plan_of(recipe, len(source))
@@ -90,17 +67,8 @@ def _measure(recipe: Recipe, data: str) -> StepTiming:
         seconds=(ends[-1] - ends[WARM_UP - 1]) / (len(ends) - WARM_UP),
         memory_gib=peak_memory_gib(),
         device_memory_gib=torch.cuda.max_memory_allocated() / 2**30 if fabric.device.type == "cuda" else None,
-    )
-
-
-def _main() -> None:
-    asked = json.load(sys.stdin)
-    try:
-        answer: dict[str, Any] = _measure(validate(asked["recipe"], origin="The recipe"), asked["data"])._asdict()
-    except LightSSLError as error:
-        answer = {"error": [error.message, error.hint]}
-    print(f"{_MARK}{json.dumps(answer)}")
+    )._asdict()
 
 
 if __name__ == "__main__":
-    _main()
+    answer(_measure)

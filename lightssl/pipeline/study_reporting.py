@@ -1,31 +1,27 @@
 """``study report``: what a study found, as a page, figures and JSON."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightssl.errors import LightSSLError
 from lightssl.files import write_bytes, write_json
+from lightssl.pipeline.asked import find_folder, read_asked
+from lightssl.pipeline.study_question import RESULTS, SECTION, StudyQuestion, Training
 from lightssl.progress import Narrator, Silent
 from lightssl.study.table import read_table
 
 if TYPE_CHECKING:
     from lightssl.pipeline.study_page import StudyPage
 
-SECTION = "study"  # folder of a study: its results, and what is made of them
-RESULTS = "results.parquet"
-_ASKED = ("grid", "where", "limit", "recipes", "scale", "train", "downstream", "tasks", "seeds")  # in this order
 
-
-def study_report(folder: Path | str, *, narrator: Narrator | None = None) -> dict[str, Any]:
+def study_report(folder: Path | str | None = None, *, narrator: Narrator | None = None) -> dict[str, Any]:
     """Analyse what a study has measured so far, and write a page about it.
 
     Into its folder ``study`` go the page, ``report.html``, with all of the figures in it; the ``figures`` as files; and
     all that is known, ``report.json``.
 
     Args:
-        folder: Of the study, as ``lightssl study run`` wrote it.
+        folder: Of the study; by default the latest below ``runs/``.
         narrator: Told how it goes.
 
     Returns:
@@ -39,11 +35,12 @@ def study_report(folder: Path | str, *, narrator: Narrator | None = None) -> dic
     from lightssl.study.results import results_of
 
     narrator = narrator or Silent()
-    place = Path(folder) / SECTION
+    folder = find_folder(folder, SECTION)
+    place = folder / SECTION
     rows = read_table(place / RESULTS)
     narrator.say(f"Analysing {len(rows):,} results of {folder}")
     results = results_of(analyse(rows))
-    asked = _asked(place / "study.json")
+    asked = _asked(folder)
     out = place / "report.html"
     _write_page(out, StudyPage(results), results, asked)
     write_json(place / "report.json", {**results, "asked": asked})
@@ -58,29 +55,34 @@ def _write_page(out: Path, page: "StudyPage", results: Mapping[str, Any], asked:
         write_bytes(out.parent / "figures" / f"{name}.png", picture.png)
     write_study_page(
         out,
-        title=f"A study of {asked['grid']}" if "grid" in asked else "A study",
+        title="Which network for which task",
         facts=page.facts,
         verdict=results["verdict"],
         sections=sections,
-        asked={name: _shown(value) for name, value in _ordered(asked).items()},
+        asked={name: _shown(value) for name, value in asked.items()},
     )
 
 
-def _asked(path: Path) -> dict[str, Any]:
-    """Read what was asked of a study; empty if nobody has written it down."""
-    if not path.exists():
+def _asked(folder: Path) -> dict[str, Any]:
+    """Return what was asked of a study, as its page says it; empty if nobody has written it down."""
+    if not (folder / SECTION / "study.json").exists():
         return {}
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["asked"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise LightSSLError(
-            f"{path} cannot be read: {error}.", "Mend or remove it: it does no more than say what was asked."
-        ) from error
-
-
-def _ordered(asked: Mapping[str, Any]) -> dict[str, Any]:
-    known = {name: asked[name] for name in _ASKED if name in asked}
-    return {**known, **{name: value for name, value in asked.items() if name not in known}}
+    question, asked = read_asked(folder, SECTION, StudyQuestion)
+    trainings = [Training(**fields) for fields in question.trainings]
+    first = trainings[0]
+    return {
+        "grid": f"{question.grid}, {len(question.members)} members",
+        "where": asked["where"],
+        "limit": asked["limit"],
+        "recipes": [training.recipe for training in trainings],
+        "scale": first.scale,
+        "settings": first.overrides,
+        "train": asked["train"],
+        "downstream": question.downstream,
+        "tasks": question.tasks,
+        "seeds": question.seeds,
+        "FLOPs at": f"{question.image_size} pixels",
+    }
 
 
 def _shown(value: Any) -> str:
@@ -88,6 +90,4 @@ def _shown(value: Any) -> str:
         return "\N{EN DASH}"
     if isinstance(value, list):
         return ", ".join(map(_shown, value))
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(one)}" for name, one in value.items())
     return str(value)

@@ -1,16 +1,16 @@
-"""``study``: many networks, to learn which one is for which task."""
+"""``study grid``: the networks of a study, and what they cost."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from lightssl.backbones.cost import Cost
 from lightssl.config.grids import load_grid
-from lightssl.config.load import compose, resolve
 from lightssl.config.schema import Recipe
 from lightssl.data.sources import open_source
 from lightssl.errors import ConfigError, LightSSLError
-from lightssl.pipeline.building import SAMPLE, fields_of
-from lightssl.pipeline.training import default_scale, plan_of
+from lightssl.pipeline.building import SAMPLE
+from lightssl.pipeline.study_question import Training
+from lightssl.pipeline.training import plan_of
 from lightssl.progress import Narrator, Silent
 from lightssl.study.cost import Condition, count_member
 from lightssl.study.members import Member
@@ -59,12 +59,11 @@ def study_grid(
         LightSSLError: The grid, a condition or the recipe cannot be used, or no member is left.
     """
     narrator = narrator or Silent()
-    members = load_grid(grid)
-    chosen = _choose(members, _costs(members, image_size, narrator), where, limit)
+    chosen = choose_members(grid, image_size, where, limit, narrator)
     estimate = None
     if timing:
-        training = _Training(recipe, data, scale, overrides)
-        estimate = training.estimate(chosen, narrator)
+        training = Training.of(recipe, data=data, scale=scale, overrides=overrides)
+        estimate = _estimate(training, data, chosen, narrator)
     return {
         "grid": grid,
         "image_size": image_size,
@@ -79,6 +78,14 @@ def study_grid(
         ],
         "estimate": estimate,
     }
+
+
+def choose_members(
+    grid: str, image_size: int, where: Sequence[str], limit: int | None, narrator: Narrator
+) -> list[tuple[Member, Cost]]:
+    """Return the members of a grid that meet conditions, with what they cost: arguments as of :func:`study_grid`."""
+    members = load_grid(grid)
+    return _choose(members, _costs(members, image_size, narrator), where, limit)
 
 
 def _costs(members: Sequence[Member], image_size: int, narrator: Narrator) -> list[Cost]:
@@ -117,88 +124,65 @@ def _choose(
     return chosen[:limit]
 
 
-class _Training:
-    """How the members are trained. Arguments are those of :func:`study_grid`."""
+def _estimate(
+    training: Training, data: str, chosen: Sequence[tuple[Member, Cost]], narrator: Narrator
+) -> dict[str, Any]:
+    """Time the smallest and the largest of each family, and say what all members take."""
+    images = len(open_source(data, split="train"))
+    families: dict[str, list[tuple[Member, Cost]]] = {}
+    for member, cost in chosen:
+        families.setdefault(member.family, []).append((member, cost))
+    ends = {family: _ends(found) for family, found in families.items()}
+    # All before any is timed: what is wrong with one shows at once.
+    recipes = {member.name: training.recipe_of(member) for pair in ends.values() for member, _ in pair}
+    timed: dict[str, dict[str, Any]] = {}
+    with narrator.work("Timing steps", len(recipes)) as bar:
+        for name, recipe in recipes.items():
+            bar(len(timed), name)
+            timed[name] = _time(name, recipe, data, images)
+        bar(len(timed))
+    hours = sum(
+        _between([(cost.flops, timed[end.name]["hours"]) for end, cost in ends[family]], cost.flops)
+        for family, found in families.items()
+        for _, cost in found
+    )
+    peaks = {
+        key: max((row[key] for row in timed.values() if row[key] is not None), default=None)
+        for key in ("memory_gib", "device_memory_gib")
+    }
+    return {
+        "recipe": training.recipe,
+        "scale": training.scale,
+        "data": data,
+        "images": images,
+        "hours": hours,
+        **peaks,
+        "timed": list(timed.values()),
+    }
 
-    def __init__(self, recipe: str, data: str, scale: str | None, overrides: Sequence[str]) -> None:
-        self._name, self._composed, self._overrides = recipe, compose(recipe), overrides
-        self._scale = scale or self._composed.get("scale") or default_scale(data)
-        self._data, self._source = data, open_source(data, split="train")
 
-    def recipe_of(self, member: Member) -> Recipe:
-        """Return the recipe that trains a member: nothing is left of the backbone that it had."""
-        recipe = resolve(
-            member.name,
-            {**self._composed, "backbone": member.section},
-            scale=self._scale,
-            # Once more, as a scale may change the options of a backbone.
-            overrides=[member.override, *self._overrides],
-            origin=f"Recipe {self._name} with {member.name}",
+def _time(name: str, recipe: Recipe, data: str, images: int) -> dict[str, Any]:
+    from lightssl.pipeline.step_timing import WARM_UP, time_steps
+
+    steps = plan_of(recipe, images).total_steps
+    if steps <= WARM_UP:
+        raise ConfigError(
+            f"A training of {steps} steps is too short to be timed.",
+            "Make train.duration longer, or leave the timing out with --no-timing.",
         )
-        found = fields_of(recipe.backbone)
-        changed = [f"backbone.{key}" for key, value in member.section.items() if found.get(key) != value]
-        if changed:
-            raise ConfigError(
-                f"{', '.join(changed)} of {member.name} cannot be set: it is what makes it this member.",
-                "Leave the override out, or list the networks that you want in a YAML file.",
-            )
-        return recipe
-
-    def estimate(self, chosen: Sequence[tuple[Member, Cost]], narrator: Narrator) -> dict[str, Any]:
-        """Time the smallest and the largest of each family, and say what all members take."""
-        families: dict[str, list[tuple[Member, Cost]]] = {}
-        for member, cost in chosen:
-            families.setdefault(member.family, []).append((member, cost))
-        ends = {family: _ends(found) for family, found in families.items()}
-        # All before any is timed: what is wrong with one shows at once.
-        recipes = {member.name: self.recipe_of(member) for pair in ends.values() for member, _ in pair}
-        timed: dict[str, dict[str, Any]] = {}
-        with narrator.work("Timing steps", len(recipes)) as bar:
-            for name, recipe in recipes.items():
-                bar(len(timed), name)
-                timed[name] = self._time(name, recipe)
-            bar(len(timed))
-        hours = sum(
-            _between([(cost.flops, timed[end.name]["hours"]) for end, cost in ends[family]], cost.flops)
-            for family, found in families.items()
-            for _, cost in found
-        )
-        peaks = {
-            key: max((row[key] for row in timed.values() if row[key] is not None), default=None)
-            for key in ("memory_gib", "device_memory_gib")
-        }
-        return {
-            "recipe": self._name,
-            "scale": self._scale,
-            "data": self._data,
-            "images": len(self._source),
-            "hours": hours,
-            **peaks,
-            "timed": list(timed.values()),
-        }
-
-    def _time(self, name: str, recipe: Recipe) -> dict[str, Any]:
-        from lightssl.pipeline.step_timing import WARM_UP, time_steps
-
-        steps = plan_of(recipe, len(self._source)).total_steps
-        if steps <= WARM_UP:
-            raise ConfigError(
-                f"A training of {steps} steps is too short to be timed.",
-                "Make train.duration longer, or leave the timing out with --no-timing.",
-            )
-        try:
-            found = time_steps(recipe, self._data)
-        except LightSSLError as error:
-            raise type(error)(f"{name} cannot be trained: {error.message}", error.hint) from error
-        return {
-            "name": name,
-            "steps": steps,
-            "step_seconds": found.seconds,
-            "images_per_s": recipe.train.batch_size / found.seconds,
-            "hours": steps * found.seconds / 3600,
-            "memory_gib": found.memory_gib,
-            "device_memory_gib": found.device_memory_gib,
-        }
+    try:
+        found = time_steps(recipe, data)
+    except LightSSLError as error:
+        raise type(error)(f"{name} cannot be trained: {error.message}", error.hint) from error
+    return {
+        "name": name,
+        "steps": steps,
+        "step_seconds": found.seconds,
+        "images_per_s": recipe.train.batch_size / found.seconds,
+        "hours": steps * found.seconds / 3600,
+        "memory_gib": found.memory_gib,
+        "device_memory_gib": found.device_memory_gib,
+    }
 
 
 def _ends(family: Sequence[tuple[Member, Cost]]) -> list[tuple[Member, Cost]]:

@@ -44,7 +44,7 @@ def evaluate_suite(
     Returns:
         ``{"suite", "tasks", "rows", "missing"}``, also written to the run folder: a row for each data set, task and
         network with ``data``, ``task``, ``network``, ``top1`` and the rest of the result, and for each data set
-        that could not be opened what to do about it. Those are left out.
+        that could not be opened or used what to do about it. Those are left out.
 
     Raises:
         ConfigError: The suite is not known and no data are named, or a task cannot be in one.
@@ -53,7 +53,7 @@ def evaluate_suite(
     narrator = narrator or Silent()
     run = as_run(run)
     data = list(data) or SUITES.get(name, [])
-    _check(name, data, tasks)
+    check_suite(name, data, tasks)
     missing: dict[str, str] = {}
     for spec in data:
         try:
@@ -65,24 +65,31 @@ def evaluate_suite(
         raise DataError(f"None of the {len(data)} data sets can be opened.", "What each of them needs is said above.")
     weights = hashlib.sha256(run.weights_path.read_bytes()).hexdigest() if run.weights_path.exists() else None
     rows: list[dict[str, Any]] = []
-    for spec in data:
-        if spec in missing:
-            continue
+    found = {"suite": name, "tasks": list(tasks), "rows": rows, "missing": missing}
+    for spec in [spec for spec in data if spec not in missing]:
         on_this = run.on(name, spec)
         asked = {"data": spec, "tasks": list(tasks), "overrides": list(overrides), "random": random, "weights": weights}
-        if _read(on_this.evaluation_path("asked")) != asked:
-            narrator.say(f"On {spec}")
-            evaluate(on_this, tasks=tasks, data=spec, overrides=overrides, random=random, narrator=narrator)
-            write_json(on_this.evaluation_path("asked"), asked)  # last: what was stopped before is measured again
-        for task in tasks:
-            result = _read(on_this.evaluation_path(task))
-            rows += [{"data": spec, "task": task, **row, **result["data"]} for row in result["results"]]
-        found = {"suite": name, "tasks": list(tasks), "rows": rows, "missing": missing}
+        try:
+            if _read(on_this.evaluation_path("asked")) != asked:
+                narrator.say(f"On {spec}")
+                evaluate(on_this, tasks=tasks, data=spec, overrides=overrides, random=random, narrator=narrator)
+                write_json(on_this.evaluation_path("asked"), asked)  # last: what was stopped before is measured again
+            for task in tasks:
+                result = _read(on_this.evaluation_path(task))
+                rows += [{"data": spec, "task": task, **row, **result["data"]} for row in result["results"]]
+        except DataError as error:
+            missing[spec] = str(error)
+            narrator.say(f"Left out: {spec}. {error}")
         write_json(run.suite_path(name), found)
     return found
 
 
-def _check(name: str, data: Sequence[str], tasks: Sequence[str]) -> None:
+def check_suite(name: str, data: Sequence[str], tasks: Sequence[str]) -> None:
+    """Refuse what cannot be a suite.
+
+    Raises:
+        ConfigError: Its name cannot be that of a folder, it has no data, or a task has no accuracy.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ConfigError(
             f"{name!r} cannot be the name of a suite.", "Use letters, digits, points, dashes and underscores."

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property, partial
 from math import ceil, isfinite
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,7 +31,7 @@ from lightssl.pipeline.building import (
 from lightssl.pipeline.extracting import features_of_images, features_of_splits
 from lightssl.pipeline.split_images import SplitImages
 from lightssl.pipeline.sweep_question import SweepQuestion, run_name
-from lightssl.pipeline.training import checked_method, fit, make_trainer, plan_of
+from lightssl.pipeline.training import checked_method, fit, make_trainer, pace, plan_of
 from lightssl.progress import Narrator
 from lightssl.runs import Run
 from lightssl.search.points import Report
@@ -207,7 +206,7 @@ class PointTraining:
             "score": self._score(scores),
             "scores": scores,
             "steps": plan.total_steps,
-            **_pace(rows, plan.batch_size),
+            **pace(rows, plan.batch_size),
         }
         write_json(result_path, result)
         return result
@@ -223,14 +222,3 @@ class PointTraining:
 
 def _later(report: Report, before: int, score: float, step: int) -> None:
     report(score, before + step)
-
-
-def _pace(rows: list[dict[str, Any]], batch_size: int) -> dict[str, float]:
-    """Return images/s of the median stretch of a training, and the minutes that all of them took."""
-    starts = [0, *(row["step"] + 1 for row in rows)]
-    stretches = [row["step"] + 1 - start for row, start in zip(rows, starts, strict=False)]
-    seconds = sum(steps * batch_size / row["images_per_s"] for steps, row in zip(stretches, rows, strict=True))
-    return {
-        "images_per_s": round(median(row["images_per_s"] for row in rows), 1),
-        "minutes": round(seconds / 60, 3),
-    }

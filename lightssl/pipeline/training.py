@@ -5,6 +5,7 @@ from functools import partial
 from itertools import chain
 from math import ceil
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,7 +84,7 @@ def pretrain(
         overrides = [*overrides, f"train.seed={seed}"]
     scale = scale or compose(recipe).get("scale") or default_scale(data)
     resolved = load_recipe(recipe, scale=scale, overrides=overrides)
-    return _train(
+    return train_recipe(
         resolved, data, out=Path(out) if out is not None else None, resume=None, narrator=narrator or Silent()
     )
 
@@ -108,7 +109,7 @@ def resume(run: Run | Path | str, *, data: str | None = None, narrator: Narrator
             f"Train the same network from the start: lightssl pretrain --recipe {recipe.name}",
         )
     data = data or environment.get("data", SAMPLE)
-    return _train(recipe, data, out=None, resume=run, narrator=narrator or Silent())
+    return train_recipe(recipe, data, out=None, resume=run, narrator=narrator or Silent())
 
 
 def default_scale(data: str) -> str:
@@ -116,7 +117,8 @@ def default_scale(data: str) -> str:
     return "small" if data != SAMPLE and torch.cuda.is_available() else "quick"
 
 
-def _train(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, narrator: Narrator) -> Run:
+def train_recipe(recipe: Recipe, data: str, *, out: Path | None, resume: Run | None, narrator: Narrator) -> Run:
+    """Pre-train as a recipe says, in a new folder or from the last checkpoint of a run: see :func:`pretrain`."""
     from lightssl.train.fabric import make_fabric  # takes seconds to import, and only training needs it
 
     prepare_host()
@@ -354,6 +356,22 @@ def _interval(every: Duration, clock: Clock) -> int:
     """Convert to steps. Shares of the whole are rounded up, or the last would end just before the end."""
     steps = every.amount * clock.total_steps / 100 if every.unit == "percent" else clock.steps(every)
     return max(1, ceil(steps))
+
+
+def pace(rows: Sequence[Mapping[str, Any]], batch_size: int) -> dict[str, float]:
+    """Return ``images_per_s`` of the median stretch of a training, and the ``minutes`` that all of them took.
+
+    Args:
+        rows: Of its log, in their order.
+        batch_size: Images of a step.
+    """
+    starts = [0, *(row["step"] + 1 for row in rows)]
+    stretches = [row["step"] + 1 - start for row, start in zip(rows, starts, strict=False)]
+    seconds = sum(steps * batch_size / row["images_per_s"] for steps, row in zip(stretches, rows, strict=True))
+    return {
+        "images_per_s": round(median(row["images_per_s"] for row in rows), 1),
+        "minutes": round(seconds / 60, 3),
+    }
 
 
 def _data_sentence(data: str, source: Source) -> str:

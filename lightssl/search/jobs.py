@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner, NopPruner
 from optuna.storages import fail_stale_trials
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lightssl.errors import TrainingError
 from lightssl.progress import Narrator
-from lightssl.search.storage import Heartbeat, quiet, trials_in
+from lightssl.search.storage import Heartbeat, open_storage, quiet, trials_in
 from lightssl.search.task import Stopped
 from lightssl.train.loop import interruptible
 
@@ -85,7 +86,15 @@ class Jobs:
         self.study.enqueue_trial(dict(parameters), user_attrs={JOB: job})
 
     def work(
-        self, do: Do, narrator: Narrator, title: str, *, total: int, more: Callable[[], bool] = lambda: False
+        self,
+        do: Do,
+        narrator: Narrator,
+        title: str,
+        *,
+        total: int,
+        more: Callable[[], bool] = lambda: False,
+        after: Callable[[], None] = lambda: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Do jobs until none is left, beside other workers on the same storage.
 
@@ -95,13 +104,15 @@ class Jobs:
             title: What the jobs are called.
             total: How many there are, or will be.
             more: Queues one more and returns True, or returns False if there are enough.
+            after: Called after each job of this worker.
+            stop: Asked before each job; True stops the work as the user would.
 
         Raises:
             Stopped: The user stopped it; what was found is in the storage.
         """
         with narrator.work(title, total) as bar, interruptible() as interrupted:
             while True:
-                if interrupted():
+                if interrupted() or stop():
                     raise Stopped
                 done = len(ended(self.study))
                 bar(done, f"of {total} done")
@@ -109,6 +120,7 @@ class Jobs:
                 if trial is not None:
                     with self._place.heartbeat.of(trial):
                         self._attempt(trial, do, done)
+                    after()
                 elif done >= total or not trials_in(self.study, TrialState.RUNNING, TrialState.WAITING):
                     return
                 else:
@@ -170,6 +182,28 @@ class Jobs:
                     intermediate_values=left.intermediate_values,
                 )
             )
+
+
+def open_jobs(place: Place, what: str, pruner: BasePruner | None = None) -> Study:
+    """Open what was kept of a study, or begin it.
+
+    Args:
+        place: Where.
+        what: What it belongs to, as an error says it.
+        pruner: Gives jobs up; by default none is.
+
+    Raises:
+        LightSSLError: The storage cannot be used, or belongs to another question.
+    """
+    return open_storage(
+        place.storage,
+        place.name,
+        place.question,
+        directions=[StudyDirection.MAXIMIZE],
+        pruner=pruner or NopPruner(),
+        what=what,
+        heartbeat=place.heartbeat,
+    )
 
 
 def ended(study: Study) -> list[FrozenTrial]:

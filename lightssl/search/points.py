@@ -10,15 +10,14 @@ from statistics import mean
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from optuna.pruners import NopPruner, SuccessiveHalvingPruner
+from optuna.pruners import SuccessiveHalvingPruner
 from optuna.samplers import TPESampler
-from optuna.study import Study, StudyDirection
+from optuna.study import Study
 from optuna.trial import Trial, TrialState
 
 from lightssl.errors import TrainingError
 from lightssl.progress import Narrator
-from lightssl.search.jobs import ERROR, JOB, Jobs, Place, Pruned, counted, ended
-from lightssl.search.storage import open_storage
+from lightssl.search.jobs import ERROR, JOB, Jobs, Place, Pruned, counted, ended, open_jobs
 from lightssl.search.sweep import Point, Schedule, Value, grid_points, ordered
 
 State = Literal["complete", "pruned", "failed"]
@@ -62,15 +61,8 @@ def open_sweep(place: Place, *, pruning: bool) -> Study:
     Raises:
         LightSSLError: The storage cannot be used, or belongs to another sweep.
     """
-    return open_storage(
-        place.storage,
-        place.name,
-        place.question,
-        directions=[StudyDirection.MAXIMIZE],
-        pruner=SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION) if pruning else NopPruner(),
-        what="sweep",
-        heartbeat=place.heartbeat,
-    )
+    pruner = SuccessiveHalvingPruner(min_resource=1, reduction_factor=_REDUCTION) if pruning else None
+    return open_jobs(place, "sweep", pruner)
 
 
 def measure_points(place: Place, schedule: Schedule, measure: Measure, narrator: Narrator) -> list[Measured]:

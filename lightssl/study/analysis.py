@@ -273,19 +273,17 @@ def _agreements(measured: Measured, groups: dict[str, list[int]]) -> tuple[Agree
 
 
 def _cost_correlations(measured: Measured, groups: dict[str, list[int]]) -> tuple[CostCorrelation, ...]:
-    found = []
+    rows = []
     for cost, value in _PROPERTIES.items():
         values = [value(network) for network in measured.networks]
         for group, members in groups.items():
-            known = [member for member in members if values[member] is not None]
+            known = {member: found for member in members if (found := values[member]) is not None}
             if len(known) < LEAST_FOR_CORRELATION:
                 continue
-            estimates = {
-                kind: correlation_with([values[member] for member in known], measured.accuracy[known], kind)
-                for kind in KINDS
-            }
-            found.append(CostCorrelation(group, len(known), cost, estimates))
-    return tuple(found)
+            accuracy = measured.accuracy[list(known)]
+            estimates = {kind: correlation_with(list(known.values()), accuracy, kind) for kind in KINDS}
+            rows.append(CostCorrelation(group, len(known), cost, estimates))
+    return tuple(rows)
 
 
 def _ratio(network: Network) -> float | None:

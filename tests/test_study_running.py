@@ -1,0 +1,276 @@
+"""A whole study of tiny networks: what it leaves, and what happens when workers, networks and scenarios fail."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lightssl
+from lightssl.errors import ConfigError, DataError, LightSSLError
+from lightssl.files import read_json_lines
+from lightssl.pipeline.study_question import recipe_of_method
+from lightssl.study.table import Row, read_table
+
+Program = Callable[..., subprocess.CompletedProcess[str]]
+
+SHORT = [
+    "train.batch_size=8",
+    "train.duration=4 steps",
+    "train.checkpoint_every=1 steps",
+    "train.log_every=1 steps",
+    "train.precision=32-true",
+    "data.workers=0",
+    "method.hidden=16",
+    "method.bottleneck=8",
+]
+SETTINGS = [word for option in SHORT for word in ("--set", option)]
+STEPS = [0, 1, 2, 3]
+
+
+@pytest.fixture
+def grid(tmp_path: Path) -> Path:
+    """Three networks of a few thousand weights."""
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "- {name: small, backbone: {name: resnet, topology: 8x1 8x1 8x1 8x1}}\n"
+        "- {name: late, backbone: {name: resnet, topology: 8x1 8x1 8x1 8x2}}\n"
+        "- {name: thin, backbone: {name: mobilenetv2, width: 0.25}}\n"
+    )
+    return path
+
+
+@pytest.fixture
+def others(photos: Path, tmp_path: Path) -> Path:
+    """A second scenario: the same images under other names, so that another fifth is set aside."""
+    folder = tmp_path / "others"
+    shutil.copytree(photos / "red", folder / "blue")
+    shutil.copytree(photos / "blue", folder / "green")
+    return folder
+
+
+def study(grid: Path, photos: Path, *scenarios: Path, **options: Any) -> dict[str, Any] | None:
+    """Run a study that takes seconds."""
+    chosen = {"tasks": ["linear"], "overrides": SHORT, "train": str(photos), **options}
+    return lightssl.run_study(str(grid), downstream=[str(one) for one in scenarios], **chosen)
+
+
+def table(folder: Path) -> list[Row]:
+    return read_table(folder / "study" / "results.parquet")
+
+
+def steps_of(folder: Path, name: str) -> list[int]:
+    """Return the steps that the training of a network has logged."""
+    path = folder / "study" / "networks" / name / "metrics.jsonl"
+    return [row["step"] for row in read_json_lines(path)] if path.exists() else []
+
+
+@pytest.mark.slow
+def test_every_network_is_measured_in_every_scenario(grid: Path, photos: Path, others: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    found = study(grid, photos, photos, others, tasks=["linear", "knn"], seeds=[0, 1], out=folder)
+    assert found is not None
+    rows = table(folder)
+    assert [(row.member, row.seed) for row in rows[::4]] == [
+        (member, seed) for seed in (0, 1) for member in ("small", "late", "thin")
+    ]
+    assert [(row.scenario, row.task) for row in rows[:4]] == [
+        (str(scenario), task) for scenario in (photos, others) for task in ("linear", "knn")
+    ]
+    costs = {row["name"]: row for row in lightssl.study_grid(str(grid), timing=False)["members"]}
+    for row in rows:
+        assert (row.recipe, row.method, row.error) == ("resnet18_simclr_cifar", "simclr", None)
+        assert row.top1 is not None
+        assert 0 <= row.top1 <= 100
+        assert (row.cv_top1 is None) == (row.task == "knn")  # nothing is chosen there
+        assert (row.flops, row.parameters) == (costs[row.member]["flops"], costs[row.member]["parameters"])
+        assert row.minutes is not None
+        assert row.minutes > 0
+    assert {row.member: row.depths for row in rows} == {"small": (1, 1, 1, 1), "late": (1, 1, 1, 2), "thin": None}
+
+    # What a network has is what it has alone: trained as the recipe says, and evaluated.
+    run = folder / "study" / "networks" / "late-resnet18_simclr_cifar-seed1"
+    alone = lightssl.evaluate(run, tasks=["linear"], data=str(others), random=False)["linear"]["results"]
+    assert [
+        row.top1 for row in rows if (row.member, row.seed, row.scenario, row.task) == ("late", 1, str(others), "linear")
+    ] == [alone[0]["top1"]]
+    assert steps_of(folder, run.name) == STEPS
+    assert not (run / "checkpoints" / "last.pt").exists()
+    assert (folder / "study" / "report.html").exists()
+
+    # And nothing is left to be done.
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")}
+    assert lightssl.resume_study(folder) == found
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.safetensors")} == before
+
+
+@pytest.mark.slow
+def test_two_workers_of_whom_one_is_killed_end_as_one_that_was_not(
+    grid: Path, photos: Path, tmp_path: Path, program: Program
+) -> None:
+    assert study(grid, photos, photos, out=tmp_path / "whole") is not None
+    what = ["--grid", str(grid), "--train", str(photos), "--downstream", str(photos), "--task", "linear"]
+    main = start(["study", "run", *what, *SETTINGS, "--out", "broken"], tmp_path)
+    folder = tmp_path / "broken"
+    wait_until(main, lambda: (folder / "study" / "networks").exists())
+    helper = start(["study", "run", "--join", "broken"], tmp_path)
+    small = "small-resnet18_simclr_cifar-seed0"
+    wait_until(main, lambda: len(steps_of(folder, small)) >= 1)
+    # The process alone: that of its network has to notice.
+    os.kill(main.pid, signal.SIGKILL)
+    main.wait()
+    done = program("study", "run", "--resume", "broken", "--json")
+    helper.wait(300)
+    assert json.loads(done.stdout)
+    without_time = [[{**vars(row), "minutes": None} for row in table(one)] for one in (tmp_path / "whole", folder)]
+    assert without_time[0] == without_time[1]
+    for path in (folder / "study" / "networks").iterdir():  # nobody trained over another: every step is logged once
+        assert steps_of(folder, path.name) == STEPS
+
+
+@pytest.mark.slow
+def test_networks_that_fail_are_written_down_and_left_behind(grid: Path, photos: Path, tmp_path: Path) -> None:
+    with grid.open("a") as file:
+        file.write("- {name: wide, backbone: {name: resnet, topology: 8x1 8x1 8x1 9999x9}}\n")
+    folder = tmp_path / "study"
+    # Nine blocks of 9,999 channels have no room in any memory; and no loss is finite at such a rate.
+    diverging = [*SHORT, "schedule.base_rate=1e30", "schedule.warmup=0 steps"]
+    with pytest.raises(LightSSLError, match="has an accuracy"):
+        study(grid, photos, photos, out=folder, where=["params>1G"])
+    rows = table(folder)
+    assert [row.member for row in rows] == ["wide"]
+    assert rows[0].top1 is None
+    assert "GiB" in (rows[0].error or "")
+    with pytest.raises(LightSSLError):
+        study(grid, photos, photos, out=tmp_path / "diverging", limit=1, overrides=diverging)
+    (row,) = table(tmp_path / "diverging")
+    assert row.top1 is None
+    assert "loss" in (row.error or "")
+
+
+@pytest.mark.slow
+def test_a_scenario_that_disappears_is_left_out_until_it_is_back(
+    grid: Path, photos: Path, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightssl.pipeline import study_work
+
+    asked: list[Any] = []
+
+    def ask(*arguments: Any, **options: Any) -> dict[str, Any]:
+        asked.append(arguments)
+        if len(asked) == 2:
+            others.rename(tmp_path / "away")
+        return really(*arguments, **options)
+
+    really = study_work.ask
+    monkeypatch.setattr(study_work, "ask", ask)
+    folder = tmp_path / "study"
+    study(grid, photos, photos, others, out=folder)
+    missing = [row for row in table(folder) if row.top1 is None]
+    assert [(row.member, row.scenario) for row in missing] == [("late", str(others)), ("thin", str(others))]
+    assert all("There is no folder" in (row.error or "") for row in missing)
+    assert len(asked) == 3
+
+    lightssl.resume_study(folder)  # is not asked to try again
+    assert len(asked) == 3
+    (tmp_path / "away").rename(others)
+    lightssl.resume_study(folder, retry=True)
+    assert len(asked) == 5
+    assert all(row.top1 is not None and row.error is None for row in table(folder))
+    assert steps_of(folder, "late-resnet18_simclr_cifar-seed0") == STEPS  # was not trained again
+
+
+@pytest.mark.slow
+def test_the_budget_of_time_stops_a_study_that_can_go_on(grid: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    long = [*SHORT, "train.duration=100000 steps"]
+    assert study(grid, photos, photos, out=folder, overrides=long, limit=1, time_budget="20s") is None
+    assert (folder / "study" / "networks" / "small-resnet18_simclr_cifar-seed0" / "checkpoints" / "last.pt").exists()
+    assert table(folder) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"tasks": ["liner"]}, ConfigError, "Did you mean 'linear'"),
+        ({"tasks": ["labelfree"]}, ConfigError, "labelfree has no accuracy"),
+        ({"tasks": ["knn", "knn"]}, ConfigError, "The task knn is there twice"),
+        ({"seeds": [0, 0]}, ConfigError, "The seed 0 is there twice"),
+        ({"seeds": [-1]}, ConfigError, "seeds of 0 or more"),
+        ({"recipes": ["resnet18_rotation"], "methods": ["rotation"]}, ConfigError, "resnet18_rotation is there twice"),
+        ({"methods": ["rotatoin"]}, ConfigError, "Did you mean 'rotation'"),
+        ({"train": "nowhere"}, DataError, "There is no folder"),
+        ({"where": ["flops<1"]}, ConfigError, "No member is left"),
+        ({"time_budget": "8 parsecs"}, ConfigError, "is not a time above 0"),
+        ({"overrides": ["views.global_size=0"]}, ConfigError, "small, resnet18_simclr_cifar: "),
+        ({"scenarios": "nowhere"}, DataError, "There is no folder"),
+        ({"storage": "sqlite:////nowhere/at/all.db"}, LightSSLError, "cannot be used"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_anything_is(
+    grid: Path, photos: Path, tmp_path: Path, options: dict[str, Any], error: type, message: str
+) -> None:
+    scenarios = [Path(options.pop("scenarios", photos))]
+    with pytest.raises(error, match=message):
+        study(grid, photos, *scenarios, out=tmp_path / "study", **options)
+    assert not (tmp_path / "study" / "study" / "study.json").exists()
+
+
+def test_two_studies_do_not_share_a_folder_or_a_name_in_a_storage(grid: Path, photos: Path, tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'shared.db'}"
+    budget = {"time_budget": "0.001s", "storage": storage}  # is over before a network is begun
+    assert study(grid, photos, photos, out=tmp_path / "a" / "study", **budget) is None
+    with pytest.raises(LightSSLError, match="already holds a study"):
+        study(grid, photos, photos, out=tmp_path / "a" / "study", limit=2)
+    with pytest.raises(ConfigError, match="holds another study by the name 'study'"):
+        study(grid, photos, photos, out=tmp_path / "b" / "study", limit=2, **budget)
+
+
+def test_there_is_a_recipe_for_every_method() -> None:
+    assert recipe_of_method("rotation") == "resnet18_rotation"
+    assert recipe_of_method("simclr") == "resnet18_simclr_cifar"
+    assert recipe_of_method("dino") == "resnet18_dino"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--limit", "2"], "A study needs a grid"),
+        (["--grid", "basic-81", "--retry"], "--retry goes on with a study"),
+        (["--resume", "nowhere", "--grid", "basic-81"], "cannot be combined with --grid"),
+        (["--resume", "nowhere"], "nowhere holds no study"),
+        (["--grid", "basic-81", "--seeds", "a"], "--seeds a are no whole numbers"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_a_call(program: Program, words: list[str], message: str) -> None:
+    done = program("study", "run", *words, check=False)
+    assert done.returncode in (1, 2)
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lightssl", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 600
+    while not condition():
+        assert process.poll() is None, "it ended too early"
+        assert time.monotonic() < deadline, "the study never got there"
+        time.sleep(0.02)
