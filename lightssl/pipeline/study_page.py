@@ -20,6 +20,7 @@ _KINDS = {"pearson": "Pearson", "spearman": "Spearman", "kendall": "Kendall"}
 _FAMILIES = 9  # that have a colour of their own
 _OTHERS = "others"
 _WRITTEN = 60  # rows of ranks whose cells hold figures
+_NAMED = 5  # networks that lack the same
 _MISSING = "\N{EN DASH}"
 _INTERVALS = (
     f"Intervals are {LEVEL:.0%} percentile bootstrap intervals over networks ({RESAMPLES:,} resamples), each of them "
@@ -100,6 +101,7 @@ class StudyPage:
             ]
             for one in self.results["scenarios"]
         ]
+        freedom = self.results["seed_degrees_of_freedom"]
         columns = [
             "Scenario",
             "Best network",
@@ -113,10 +115,11 @@ class StudyPage:
             "scenarios",
             "The scenarios",
             notes=[
-                "The spread of seeds is a standard deviation, pooled over networks. Those that could be the best are "
-                f"not behind by more than it explains ({LEVEL:.0%} sure, over all networks of a scenario). The smaller "
-                "the share of the variance between networks that is not of seeds, the more of a ranking is luck."
-                if self.results["seed_degrees_of_freedom"]
+                "The spread of seeds is a standard deviation, pooled over networks, with "
+                f"{_counted(freedom, 'degree')} of freedom. Those that could be the best are not behind by more than "
+                f"that explains ({LEVEL:.0%} sure, over all networks of a scenario). The smaller the share of the "
+                "variance between networks that is not of seeds, the more of a ranking is luck."
+                if freedom
                 else "With one seed for each network, nothing is known of how far chance alone moves an accuracy."
             ],
             tables=[Table(columns, rows)],
@@ -468,7 +471,7 @@ class StudyPage:
         if self.results["failures"]:
             rows = [
                 [
-                    one["network"],
+                    _listed(one["networks"]),
                     one["reason"],
                     ", ".join(map(str, one["seeds"])),
                     ", ".join(one["tasks"]),
@@ -476,7 +479,7 @@ class StudyPage:
                 ]
                 for one in self.results["failures"]
             ]
-            columns = ["Network", "Why", "Seeds", "Tasks", "Scenarios"]
+            columns = ["Networks", "Why", "Seeds", "Tasks", "Scenarios"]
             tables.append(Table(columns, rows, "Everything that has no accuracy", folded=bool(tables)))
         if not tables:
             return None
@@ -554,6 +557,11 @@ def _floats(values: Sequence[Any]) -> np.ndarray:
 
 def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'s' * (count != 1)}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{rest}"
 
 
 def _points(value: float | None, digits: int = 1) -> str:

@@ -55,7 +55,7 @@ class LeftOut:
 class Failure:
     """Results that are missing for one reason."""
 
-    network: str
+    networks: tuple[str, ...]
     reason: str
     seeds: tuple[int, ...]
     scenarios: tuple[str, ...]
@@ -120,20 +120,16 @@ def measured_of(rows: Sequence[Row]) -> Measured:
 
 
 def failures_of(rows: Sequence[Row]) -> list[Failure]:
-    """Return what has no accuracy, in any task, those of one network for one reason together."""
+    """Return what has no accuracy, in any task; networks that lack the same for the same reason are put together."""
     names = _names(rows)
     failed = [row for row in rows if row.top1 is None]
-    grouped = group_by(failed, lambda row: ((row.member, row.recipe), row.error or UNKNOWN))
-    return [
-        Failure(
-            names[key],
-            reason,
-            seeds=tuple(sorted({row.seed for row in found})),
-            scenarios=_distinct(row.scenario for row in found),
-            tasks=_distinct(row.task for row in found),
-        )
-        for (key, reason), found in grouped.items()
-    ]
+    of_network = group_by(failed, lambda row: ((row.member, row.recipe), row.error or UNKNOWN))
+    alike: dict[tuple[str, tuple[int, ...], tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for (key, reason), found in of_network.items():
+        seeds = tuple(sorted({row.seed for row in found}))
+        scenarios, tasks = _distinct(row.scenario for row in found), _distinct(row.task for row in found)
+        alike.setdefault((reason, seeds, scenarios, tasks), []).append(names[key])
+    return [Failure(tuple(networks), *what) for what, networks in alike.items()]
 
 
 def group_by(rows: Iterable[Row], key: Callable[[Row], Key]) -> dict[Key, list[Row]]:

@@ -157,15 +157,23 @@ def _verb(count: int, where: str) -> str:
 
 def _signs(found: Correlations) -> _Signs:
     values, low, high = (_pairs(matrix) for matrix in (found.values, found.low, found.high))
-    # Bonferroni's correction, by the ends of a normal distribution: of so many pairs, some lie below 0 by chance.
-    wider = NormalDist().inv_cdf(1 - (1 - LEVEL) / 2 / max(1, len(values))) / NormalDist().inv_cdf(1 - (1 - LEVEL) / 2)
     return _Signs(
         above=int((low > 0).sum()),
         below=int((high < 0).sum()),
         around=int(((low <= 0) & (high >= 0)).sum()),
         undefined=int(np.isnan(low).sum()),
-        surely_below=int((values + wider * (high - values) < 0).sum()),
+        surely_below=_surely_below(values, high),
     )
+
+
+def _surely_below(values: NDArray[np.float64], high: NDArray[np.float64]) -> int:
+    """Count the intervals that lie below 0 when they are wide enough to hold for all at once.
+
+    By Bonferroni's correction, with the ends of a normal distribution: of many, some lie below 0 by chance.
+    """
+    tail, normal = (1 - LEVEL) / 2, NormalDist()
+    wider = normal.inv_cdf(1 - tail / max(1, len(values))) / normal.inv_cdf(1 - tail)
+    return int((values + wider * (high - values) < 0).sum())
 
 
 def _pairs(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -203,7 +211,8 @@ def _noise_in_words(analysis: Analysis) -> str:
     reliability, apart = analysis.reliability, analysis.told_apart
     if reliability is None or apart is None:
         return (
-            "With one seed, it is not known how much of that is the luck of a training, which shows in all scenarios."
+            "That is of the networks as they were trained: with one seed, it is not known how much of it is the luck of a "
+            "training, which shows in all scenarios."
         )
     if not apart.all():
         names = [name for name, one in zip(analysis.measured.scenarios, apart, strict=True) if not one]
@@ -237,9 +246,10 @@ def _wider_is_better(analysis: Analysis) -> Finding:
         said.append(f"{_counted(units, 'network').capitalize()} in several widths {_are_few(units)}.")
     elif widths.up == widths.pairs:
         state = "holds here"
-    elif any(step.effect.difference.high < 0 for step in widths.steps):
+    elif _surely_below(
+        *np.array([[step.effect.difference.value, step.effect.difference.high] for step in widths.steps]).T
+    ):
         state = "does not hold here"
-        said.append("A step whose interval lies below 0 is a loss.")
     if widths.surely_down:
         state = "does not hold here"
         said.append(
@@ -275,16 +285,13 @@ def _rankings_differ(analysis: Analysis) -> Finding:
         if alone
         else f"Best of the {len(means)} {names[found.by]}: {_listed(where)}."
     ]
-    signs = None
+    state: State = "open"
     if found.agreement is not None:
         said.append(_correlations_in_words(found.agreement, groups))
         said.append(_few(len(means), names[found.by], ENOUGH_NETWORKS))
-        if len(means) >= ENOUGH_NETWORKS:
-            signs = _signs(found.agreement)
-    state: State = "open"
+        if len(means) >= ENOUGH_NETWORKS and not alone and _signs(found.agreement).surely_below:
+            state = "holds here"
     possible = found.could_be_best
-    if signs is not None and signs.surely_below:
-        state = "holds here"
     if possible is None:
         said.append(_ONE_SEED if state == "open" else "")
     elif not possible:

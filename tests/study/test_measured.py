@@ -110,8 +110,16 @@ def test_failures_of_one_reason_are_put_together() -> None:
     rows = without(study(TABLE, seeds=2), ("n1", "s0"), ("n1", "s2"), reason="diverged")
     rows.append(row(member="n1", scenario="s1", task="mlp", top1=None))
     first, second = failures_of(rows)
-    assert (first.network, first.reason, first.seeds, first.scenarios) == ("n1", "diverged", (0, 1), ("s0", "s2"))
+    assert (first.networks, first.reason) == (("n1",), "diverged")
+    assert (first.seeds, first.scenarios, first.tasks) == ((0, 1), ("s0", "s2"), ("linear_cv",))
     assert (second.reason, second.tasks) == ("it was not measured", ("mlp",))
+
+
+def test_networks_that_lack_the_same_for_the_same_reason_are_put_together() -> None:
+    rows = without(study(TABLE), *[(f"n{n}", "s1") for n in range(4)], reason="no such data")
+    (found,) = failures_of(rows)
+    assert found.networks == ("n0", "n1", "n2", "n3")
+    assert found.scenarios == ("s1",)
 
 
 def test_minutes_are_of_a_training_and_not_of_its_evaluations() -> None:
