@@ -1,4 +1,4 @@
-"""Which network for which task? A study of 28 small networks in five scenarios, by two workers of which one is killed::
+"""Which network for which task? A study of 24 small networks in five scenarios, by two workers of which one is killed::
 
     python -m benchmarks.scenarios --objects 'data/cifar10-*.tar' --photographs data/photos-250.tar --out scenarios
     python -m benchmarks.study --train 'data/cifar10-*.tar' --label CIFAR-10 --scenarios scenarios
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--label", help="what the results call them")
     parser.add_argument("--scenarios", type=Path, required=True, help="what benchmarks.scenarios made")
     parser.add_argument("--duration", default="16k examples", help="of each pre-training")
-    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
     options = parser.parse_args()
     log = options.out / "killed.json"

@@ -1,8 +1,8 @@
 """A linear classifier on frozen features, its settings cross-validated, as One Network Doesn't Rule Them All has it.
 
-The protocol of that paper (arXiv 2203.08130) is SGD of many short trainings: 31 of them as published. Those with steps
-of as many images run side by side, through the same images: a step is two matrix products for all of them. The
-gradient of a softmax is written out, so that nothing is kept for autograd.
+The protocol of that paper (arXiv 2203.08130) is 31 trainings by SGD. Those with steps of as many images run side by
+side: a step gathers the images of each fold once, and is two matrix products for all settings of a fold. The gradient
+of a softmax is written out, so that nothing is kept for autograd.
 """
 
 from collections.abc import Sequence
@@ -41,9 +41,9 @@ def linear_cv_accuracy(
     the weight decay is chosen, then batch size and learning rate together, at that weight decay; with them a classifier
     is trained on all training images. The released code does not shuffle the folds; here the seed draws them.
 
-    Two things are not published, as far as is known. While the weight decay is chosen, steps have the middle one of the
-    batch sizes, 256 images, and the lowest learning rate. Features are standardised, and divided by the root of their
-    width, so that one learning rate is right for networks of all widths.
+    Two things are not published, as far as is known, and are settled here. While the weight decay is chosen, steps have
+    the middle one of the batch sizes, 256 images, and the lowest learning rate. Features are standardised, and divided
+    by the root of their width, so that one learning rate is right for networks of all widths.
 
     Args:
         features: Of both sets.
@@ -185,34 +185,35 @@ def train_classifiers(
         seed: Draws the order of images, the same positions in every fold.
 
     Returns:
-        Weights ``[F, D + 1, S, C]``.
+        Weights ``[F, S, C, D + 1]``.
     """
     folds, count, width = x.shape
-    # Settings and classes lie side by side, so that one product of a batch of a fold is that of all its trainings.
-    decay, rate = (x.new_tensor(column).repeat_interleave(classes) for column in zip(*settings, strict=True))
-    decay, rate = decay.repeat(width, 1), rate.repeat(width, 1)
-    decay[-1] = 0
-    weight = x.new_zeros(folds, width, len(settings) * classes)
+    # The classes of all settings are rows of one matrix: a single product of it and a batch is that of all trainings of
+    # a fold. Images come last, because a softmax over rows that short takes longer than the product.
+    decay, rate = (x.new_tensor(column).repeat_interleave(classes)[:, None] for column in zip(*settings, strict=True))
+    decay, rate = decay.repeat(1, width), rate.repeat(1, width)
+    decay[:, -1] = 0
+    weight = x.new_zeros(folds, len(settings) * classes, width)
     velocity = torch.zeros_like(weight)
     steps = epochs * ceil(count / batch_size)
     for step, rows in enumerate(minibatches(count, batch_size, epochs, torch.Generator().manual_seed(seed))):
         here = rows.to(x.device)
-        batch, truth = x[:, here], labels[:, here]
-        residual = torch.bmm(batch, weight).unflatten(2, (len(settings), classes)).softmax(dim=3)
-        true_class = truth[:, :, None, None].expand(-1, -1, len(settings), 1)
-        residual.scatter_add_(3, true_class, residual.new_tensor(-1.0).expand_as(true_class))
-        gradient = torch.bmm(batch.mT, residual.flatten(2)).div_(len(rows)).addcmul_(weight, decay)
+        batch, truth = x.index_select(1, here), labels.index_select(1, here)
+        residual = torch.bmm(weight, batch.mT).unflatten(1, (-1, classes)).softmax(dim=2)
+        true_class = truth[:, None, None].expand(-1, len(settings), -1, -1)
+        residual.scatter_add_(2, true_class, residual.new_tensor(-1.0).expand_as(true_class))
+        gradient = torch.bmm(residual.flatten(1, 2), batch).div_(len(rows)).addcmul_(weight, decay)
         velocity.mul_(momentum).add_(gradient)
         gradient.add_(velocity, alpha=momentum)
         weight.addcmul_(gradient, rate, value=-cosine(1.0, 0.0, step / steps))
-    return weight.unflatten(2, (len(settings), classes))
+    return weight.unflatten(1, (-1, classes))
 
 
 def _top1(weight: Tensor, x: Tensor, labels: Tensor) -> list[list[float]]:
-    """Return the percentage of images [F, M, D + 1] that weights [F, D + 1, S, C] name right: F lists of S."""
-    settings, classes = weight.shape[2:]
+    """Return the percentage of images [F, M, D + 1] that weights [F, S, C, D + 1] name right: F lists of S."""
+    settings, classes = weight.shape[1:3]
     right = torch.zeros(len(x), settings, dtype=torch.int64, device=x.device)
     for rows, truth in zip(x.split(_ROWS, dim=1), labels.split(_ROWS, dim=1), strict=True):
-        named = torch.bmm(rows, weight.flatten(2)).unflatten(2, (settings, classes)).argmax(dim=3)
-        right += (named == truth[:, :, None]).sum(dim=1)
+        named = torch.bmm(weight.flatten(1, 2), rows.mT).unflatten(1, (settings, classes)).argmax(dim=2)
+        right += (named == truth[:, None]).sum(dim=2)
     return [[100 * count / labels.shape[1] for count in row] for row in right.tolist()]

@@ -56,17 +56,17 @@ def test_trainings_side_by_side_are_those_of_torch_one_by_one(batch_size: int) -
     found = train_classifiers(
         with_ones, labels, classes, settings, batch_size=batch_size, epochs=6, momentum=0.9, seed=2
     )
-    assert found.shape == (folds, width + 1, len(settings), classes)
+    assert found.shape == (folds, len(settings), classes, width + 1)
     for fold, (place, setting) in product(range(folds), enumerate(settings)):
         expected = by_autograd(x[fold], labels[fold], classes, setting, batch_size, 6, seed=2)
-        torch.testing.assert_close(found[fold, :-1, place].T, expected.weight.detach(), rtol=1e-9, atol=1e-11)
-        torch.testing.assert_close(found[fold, -1, place], expected.bias.detach(), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(found[fold, place, :, :-1], expected.weight.detach(), rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(found[fold, place, :, -1], expected.bias.detach(), rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("count", [99, 100, 101], ids=["equal folds", "one larger", "two larger"])
 def test_what_is_chosen_is_what_training_one_by_one_would_choose(clusters: Callable[..., Features], count: int) -> None:
-    features = wide(clusters(spread=1.5, train=count, width=30))
-    weight_decays, batch_sizes, learning_rates, epochs = (0.0, 0.02), (64, 16, 32), (10.0, 0.5), 6
+    features = wide(clusters(spread=3.0, train=count, width=30))
+    weight_decays, batch_sizes, learning_rates, epochs = (0.1, 0.0, 0.02), (64, 16, 32), (10.0, 0.5), 6
     labels, fold = features.train_labels, fold_numbers(features.train_labels, 3, seed=1)
 
     def prepared(x: Tensor, train: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def test_every_image_is_held_out_once_and_plays_no_part_in_its_fold() -> None:
         torch.testing.assert_close(of_training.mean(dim=1), torch.zeros(len(of_training), width).double())
         std = of_training.std(dim=1, correction=0)
         torch.testing.assert_close(std, torch.full_like(std, width**-0.5))
-        assert (of_held_out.mean(dim=1).abs() > 1e-3).all()
+        assert (of_held_out.mean(dim=1).abs().amax(dim=1) > 0.05).all()
         for x, y in ((part.train, part.train_labels), part.held_out):
             assert (x[..., -1] == 1).all()
             assert x.shape[:2] == y.shape
@@ -193,11 +193,12 @@ def test_the_seed_decides_all(clusters: Callable[..., Features]) -> None:
 
 
 def test_shuffled_training_labels_leave_chance(clusters: Callable[..., Features]) -> None:
-    features = clusters(spread=0.5, train=2000, test=1000)
+    features = clusters(spread=0.5, train=2000, test=1000, classes=50)
+    assert linear_cv_accuracy(features, **SHORT)["top1"] > 95
     shuffled = features.train_labels[torch.randperm(2000, generator=torch.Generator().manual_seed(0))]
     found = linear_cv_accuracy(dataclasses.replace(features, train_labels=shuffled), **SHORT)
-    assert found["top1"] == pytest.approx(20, abs=6)
-    assert found["cv_top1"] == pytest.approx(20, abs=6)
+    assert found["top1"] == pytest.approx(2, abs=4)
+    assert found["cv_top1"] == pytest.approx(2, abs=2)
 
 
 def test_dimensions_that_never_change_do_no_harm(clusters: Callable[..., Features]) -> None:
