@@ -96,7 +96,7 @@ def test_everything_that_a_study_can_show_is_on_the_page(tmp_path: Path) -> None
     ]
     assert all(address.startswith("data:image/png;base64,") for address in page.loads)
     assert "://" not in (folder / "study" / "report.html").read_text()
-    assert page.tags.count("img") == len(page.loads) == 9
+    assert page.tags.count("img") == len(page.loads) == 8
     for text in (
         "29 networks in 3 scenarios, 2 seeds of each, 2 ways of pre-training; ranked by top-1 of the task linear_cv",
         "1 network left out and 1 scenario left out",
@@ -176,6 +176,21 @@ def test_equal_accuracies_and_costs_are_reported(tmp_path: Path) -> None:
     assert [one["state"] for one in found["verdict"]] == ["open", "open", "not asked", "not asked", "not asked"]
 
 
+def test_more_families_than_colours_are_reported(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).normal(50, 5, (14, 2))
+    folder = write(tmp_path, [replace(one, family=f"family {one.member}") for one in study(table)])
+    lightssl.study_report(folder)
+    assert "family n13" in Page(folder / "study" / "report.html").text
+
+
+def test_what_seeds_tell_is_shown_where_there_are_several(tmp_path: Path) -> None:
+    table = np.random.default_rng(0).normal(50, 5, (4, 2))
+    for seeds, shown in ((1, False), (2, True)):
+        lightssl.study_report(write(tmp_path, study(table, seeds=seeds, noise=0.1)))
+        text = Page(tmp_path / "study" / "report.html").text
+        assert ("Spread of seeds" in text, "Surely behind in" in text) == (shown, shown)
+
+
 def test_a_report_is_written_anew(tmp_path: Path) -> None:
     folder = write(tmp_path, study(np.full((3, 2), 50.0)))
     lightssl.study_report(folder)
@@ -212,8 +227,7 @@ def test_scenarios_have_short_names_as_long_as_these_differ() -> None:
 def test_the_command_prints_the_best_and_the_verdict(program: Program, tmp_path: Path) -> None:
     write(tmp_path / "mine", study(np.random.default_rng(0).normal(50, 5, (12, 3))))
     done = program("study", "report", "mine")
-    assert "The best of 12 by mean rank" in done.stdout
-    assert "and 2 more" in done.stdout
+    assert "By mean rank of linear_cv, and 2 more" in done.stdout
     assert "No network is the best everywhere: open" in done.stdout
     assert "trained with one seed" in done.stdout
     assert done.stdout.splitlines()[-1] == "mine/study/report.html"

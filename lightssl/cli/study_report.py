@@ -27,28 +27,39 @@ def print_report(result: dict[str, Any], json: bool) -> None:
     if json:
         print_json(result)
         return
-    networks, scenarios = result["networks"], [one["name"] for one in result["scenarios"]]
-    rest = len(networks) - _SHOWN
+    for finding in result["verdict"]:
+        console.print(f"{finding['claim']}: {finding['state']}", style="bold", markup=False)
+        console.print(f"{finding['text']}\n", markup=False)
+    networks = result["networks"]
+    rest = f", and {len(networks) - _SHOWN} more" if len(networks) > _SHOWN else ""
     print_table(
-        f"The best of {len(networks)} by mean rank; top-1 in percent, {result['task']}",
-        ["network", "FLOPs", "parameters", "mean rank", *scenarios],
+        f"By mean rank of {result['task']}{rest}",
+        ["network", "FLOPs", "parameters", "mean rank", "best in"],
         [
             [
                 row["name"],
                 f"{row['flops'] / 1e6:,.1f}M",
                 f"{row['parameters'] / 1e6:,.2f}M",
                 f"{row['mean_rank']:.1f}",
-                *(f"{row['top1'][scenario]:.1f}" for scenario in scenarios),
+                f"{sum(one['winner'] == row['name'] for one in result['scenarios'])} of {len(result['scenarios'])}",
             ]
             for row in networks[:_SHOWN]
         ],
     )
-    if rest > 0:
-        console.print(f"and {rest} more", markup=False)
-    for finding in result["verdict"]:
-        console.print(f"\n{finding['claim']}: {finding['state']}", style="bold", markup=False)
-        console.print(finding["text"], markup=False)
+    print_table(
+        "By scenario",
+        ["scenario", "best network", "top-1, %", "spread of seeds"],
+        [
+            [
+                one["name"],
+                one["winner"],
+                f"{one['top1']:.1f}",
+                "unknown" if one["seed_spread"] is None else f"{one['seed_spread']:.2f}",
+            ]
+            for one in result["scenarios"]
+        ],
+    )
     for what, found in result["left_out"].items():
         if found:
-            console.print(f"\n{what.capitalize()} left out: {', '.join(one['name'] for one in found)}", markup=False)
-    console.print(f"\n{result['page']}", markup=False)
+            console.print(f"{what.capitalize()} left out: {', '.join(one['name'] for one in found)}", markup=False)
+    console.print(result["page"], markup=False)

@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from lightssl.study.statistics import LEVEL, RESAMPLES
-
-if TYPE_CHECKING:
-    from lightssl.reports.study import Picture, Section, Table
-    from lightssl.reports.study_plots import Dot, HeatMap
+from lightssl.reports.study import Picture, Section, Table
+from lightssl.reports.study_plots import Dot, HeatMap, Line, Panel, Scales, correlation_maps, heat_map, panels
+from lightssl.study.statistics import LEVEL, RESAMPLES, Estimate
+from lightssl.study.verdict import effect, interval
 
 Values = Mapping[str, Any]  # as of lightssl.study.results.results_of
 
@@ -62,7 +61,7 @@ class StudyPage:
             f"of the task {self.results['task']}{'; ' + ' and '.join(rest) if rest else ''}."
         )
 
-    def sections(self) -> "list[Section]":
+    def sections(self) -> list[Section]:
         """Draw everything, and return the page from top to bottom."""
         found = [
             self._scenarios(),
@@ -78,57 +77,47 @@ class StudyPage:
         ]
         return [section for section in found if section is not None]
 
-    def _picture(self, name: str, png: bytes, alt: str) -> "Picture":
-        from lightssl.reports.study import Picture
-
+    def _picture(self, name: str, png: bytes, alt: str) -> Picture:
         self.pictures[name] = Picture(png, alt)
         return self.pictures[name]
 
     # ------------------------------------------------------------------------------------------------------- sections
 
-    def _scenarios(self) -> "Section":
-        from lightssl.reports.study import Section, Table
-
+    def _scenarios(self) -> Section:
+        freedom = self.results["seed_degrees_of_freedom"]
+        columns = ["Scenario", "Best network", "Top-1, %", "Data"]
+        if freedom:
+            columns[3:3] = ["Could be the best", "Spread of seeds, points", "Of variance, not of seeds"]
+        note = (
+            f"The spread of seeds is a standard deviation, pooled over networks, with {_counted(freedom, 'degree')} of "
+            "freedom. Those that could be the best are not behind by more than that explains "
+            f"({LEVEL:.0%} sure, over all networks of a scenario). The smaller the share of the variance between "
+            "networks that is not of seeds, the more of a ranking is luck."
+            if freedom
+            else "With one seed for each network, nothing is known of how far chance alone moves an accuracy."
+        )
         rows = [
             [
                 self.labels[one["name"]],
                 one["winner"],
                 _points(one["top1"]),
-                _MISSING if one["could_win"] is None else f"{len(one['could_win'])} of {len(self.networks)}",
-                _points(one["seed_spread"], 2),
-                _MISSING if one["reliability"] is None else f"{one['reliability']:.0%}",
+                *(self._chance(one) if freedom else ()),
                 one["name"],
             ]
             for one in self.results["scenarios"]
         ]
-        freedom = self.results["seed_degrees_of_freedom"]
-        columns = [
-            "Scenario",
-            "Best network",
-            "Top-1, %",
-            "Could be the best",
-            "Spread of seeds, points",
-            "Of variance, not of seeds",
-            "Data",
+        return Section("scenarios", "The scenarios", notes=[note], tables=[Table(columns, rows)])
+
+    def _chance(self, scenario: Values) -> list[str]:
+        """Say what seeds tell of a scenario."""
+        reliability = scenario["reliability"]
+        return [
+            f"{len(scenario['could_win'])} of {len(self.networks)}",
+            _points(scenario["seed_spread"], 2),
+            _MISSING if reliability is None else f"{reliability:.0%}",
         ]
-        return Section(
-            "scenarios",
-            "The scenarios",
-            notes=[
-                "The spread of seeds is a standard deviation, pooled over networks, with "
-                f"{_counted(freedom, 'degree')} of freedom. Those that could be the best are not behind by more than "
-                f"that explains ({LEVEL:.0%} sure, over all networks of a scenario). The smaller the share of the "
-                "variance between networks that is not of seeds, the more of a ranking is luck."
-                if freedom
-                else "With one seed for each network, nothing is known of how far chance alone moves an accuracy."
-            ],
-            tables=[Table(columns, rows)],
-        )
 
-    def _ranks(self) -> "Section | None":
-        from lightssl.reports.study import Section, Table
-        from lightssl.reports.study_plots import HeatMap, heat_map
-
+    def _ranks(self) -> Section | None:
         if len(self.networks) < 2:
             return None
         values = np.array([list(one["rank"].values()) for one in self.networks])
@@ -148,10 +137,7 @@ class StudyPage:
             tables=[Table(["Network", "Mean rank", *columns], rows, title="All ranks", folded=True)],
         )
 
-    def _correlations(self) -> "Section | None":
-        from lightssl.reports.study import Section, Table
-        from lightssl.reports.study_plots import correlation_maps
-
+    def _correlations(self) -> Section | None:
         if len(self.scenarios) < 2:
             return None
         found = self.results["correlations"]
@@ -169,10 +155,7 @@ class StudyPage:
             )
         ]
         if groups:
-            maps = {
-                f"{one['group']} ({one['networks']}), Spearman": self._correlation_map(one["spearman"])
-                for one in groups
-            }
+            maps = {f"{one['group']} ({one['networks']})": self._correlation_map(one["spearman"]) for one in groups}
             pictures.append(
                 self._picture(
                     "correlations_within", correlation_maps(maps), "Correlations between the scenarios within groups"
@@ -187,13 +170,11 @@ class StudyPage:
         if groups:
             notes.append(
                 "Networks of one family that were trained alike are also looked at by themselves: a difference between "
-                "families or trainings shows in all scenarios, and hides what is so within."
+                "families or trainings shows in all scenarios, and hides what is so within. These are Spearman's."
             )
         return Section("correlations", "Do scenarios agree?", notes=notes, pictures=pictures, tables=tables)
 
-    def _correlation_map(self, found: Values) -> "HeatMap":
-        from lightssl.reports.study_plots import HeatMap
-
+    def _correlation_map(self, found: Values) -> HeatMap:
         columns = [self.labels[name] for name in self.scenarios]
         values = _floats(found["values"])
         np.fill_diagonal(values, np.nan)
@@ -208,9 +189,7 @@ class StudyPage:
             for (row, one), (column, other) in combinations(enumerate(self.scenarios), 2)
         ]
 
-    def _costs(self) -> "Section":
-        from lightssl.reports.study import Section, Table
-
+    def _costs(self) -> Section:
         columns = [self.labels[name] for name in self.scenarios]
         rows = [
             [
@@ -237,8 +216,6 @@ class StudyPage:
         return Section("costs", "What accuracy costs", pictures=pictures, notes=notes, tables=tables)
 
     def _cost_picture(self, cost: str) -> bytes:
-        from lightssl.reports.study_plots import Line, Panel, Scales, panels
-
         drawn = []
         for scenario in self.scenarios:
             marked = [one["pareto"][cost][scenario] for one in self.networks]
@@ -257,9 +234,7 @@ class StudyPage:
             ring="not beaten in both",
         )
 
-    def _dot(self, network: Values, x: float, y: float, *, ringed: bool = False) -> "Dot":
-        from lightssl.reports.study_plots import Dot
-
+    def _dot(self, network: Values, x: float, y: float, *, ringed: bool = False) -> Dot:
         return Dot(
             x,
             y,
@@ -271,59 +246,49 @@ class StudyPage:
     def _colour(self, family: str) -> int:
         return self._families.index(family) if family in self._families else len(self._families) - 1
 
-    def _regret(self) -> "Section | None":
-        from lightssl.reports.study import Section, Table
-        from lightssl.reports.study_plots import HeatMap, heat_map
-
+    def _regret(self) -> Section | None:
         if len(self.networks) < 2 or len(self.scenarios) < 2:
             return None
-        found = self.results["regret"]
-        choices = {f"{found['best_by_mean_rank']['network']}, best mean rank": found["best_by_mean_rank"]}
-        choices |= {f"{one['network']}, best in {self._won(one)}": one for one in found["winners"]}
+        choices = self._choices()
         columns = [self.labels[name] for name in self.scenarios]
         values = _floats([list(one["lost"].values()) for one in choices.values()])
-        png = heat_map(
-            HeatMap(
-                [
-                    one["network"] + (", best mean rank" if place == 0 else "")
-                    for place, one in enumerate(choices.values())
-                ],
-                columns,
-                values,
-                [[f"{value:.1f}" for value in row] for row in values],
-            ),
-            "losses",
-            label="points behind the best",
-        )
+        texts = [[f"{value:.1f}" for value in row] for row in values]
+        names = [one["network"] for one in choices.values()]
+        png = heat_map(HeatMap(names, columns, values, texts), "losses", label="points behind the best")
         rows = [
             [
                 name,
                 f"{np.mean(list(one['lost'].values())):.1f}",
                 f"{max(one['lost'].values()):.1f}",
-                _MISSING
-                if one["more_than_chance"] is None
-                else _counted(sum(one["more_than_chance"].values()), "scenario"),
+                *([] if (surely := one["more_than_chance"]) is None else [_counted(sum(surely.values()), "scenario")]),
             ]
             for name, one in choices.items()
         ]
+        heads = ["Network", "Mean loss", "Largest loss", "Surely behind in"]
         return Section(
             "regret",
             "One network for everything",
             notes=[
                 "Points of accuracy behind the best network of each scenario, if the network on the left is taken for "
-                "all. The best of many is in part the luckiest, so these are high rather than low."
+                "all: the first is the best by mean rank, the others are the best somewhere. The best of many is in "
+                "part the luckiest, so these are high rather than low."
             ],
             pictures=[self._picture("regret", png, "What one network loses in each scenario")],
-            tables=[Table(["Network", "Mean loss", "Largest loss", "Surely behind in"], rows)],
+            tables=[Table(heads[: len(rows[0])], rows)],
         )
 
-    def _won(self, choice: Values) -> str:
-        return ", ".join(self.labels[name] for name in choice["wins"])
+    def _choices(self) -> dict[str, Values]:
+        """Return the networks that one may take for everything, by what they are the best in."""
+        found = self.results["regret"]
+        best: Values = found["best_by_mean_rank"]
+        why = {best["network"]: "best mean rank"}
+        for one in found["winners"]:
+            won = f"best in {', '.join(self.labels[name] for name in one['wins'])}"
+            why[one["network"]] = f"{why[one['network']]}, {won}" if one["network"] in why else won
+        by_name = {best["network"]: best} | {one["network"]: one for one in found["winners"]}
+        return {f"{name}: {why[name]}": one for name, one in by_name.items()}
 
-    def _rankings(self) -> "Section | None":
-        from lightssl.reports.study import Section, Table
-        from lightssl.reports.study_plots import HeatMap, heat_map
-
+    def _rankings(self) -> Section | None:
         found = self.results["trainings"]
         if found is None:
             return None
@@ -354,10 +319,7 @@ class StudyPage:
             tables=tables,
         )
 
-    def _widths(self) -> "Section | None":
-        from lightssl.reports.study import Section, Table
-        from lightssl.reports.study_plots import Line, Panel, Scales, panels
-
+    def _widths(self) -> Section | None:
         found = self.results["widths"]
         if found is None:
             return None
@@ -405,10 +367,7 @@ class StudyPage:
             tables=[Table(["Width", "Change in points", "Better in", "Networks"], rows)],
         )
 
-    def _mlp(self) -> "Section | None":
-        from lightssl.reports.study import Section, Table
-        from lightssl.reports.study_plots import Dot, Panel, Scales, panels
-
+    def _mlp(self) -> Section | None:
         found = self.results["mlp"]
         if found is None:
             return None
@@ -441,9 +400,7 @@ class StudyPage:
             tables=[Table(["Scenario", f"{after} less {before}, points", "Spearman of both", "Networks"], rows)],
         )
 
-    def _failed(self) -> "Section | None":
-        from lightssl.reports.study import Section, Table
-
+    def _failed(self) -> Section | None:
         left_out = self.results["left_out"]
         tables = []
         if left_out["scenarios"]:
@@ -489,16 +446,12 @@ class StudyPage:
         ]
         return Section("failed", "What is missing", notes=notes, tables=tables)
 
-    def _all(self) -> "Section":
-        from lightssl.reports.study import Section
-
+    def _all(self) -> Section:
         return Section(
             "networks", "All networks", notes=["Top-1 in percent, means over seeds."], tables=[self._table()]
         )
 
-    def _table(self) -> "Table":
-        from lightssl.reports.study import Table
-
+    def _table(self) -> Table:
         several = len(self._trainings) > 1
         columns = [
             "Network",
@@ -573,7 +526,7 @@ def _rank(value: float | None) -> str:
 
 
 def _short_correlation(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.2f}".replace("0.", ".", 1)
+    return "" if np.isnan(value) else f"{value:z.2f}".replace("0.", ".", 1)
 
 
 def _at(found: Values, row: int, column: int) -> Values:
@@ -581,15 +534,13 @@ def _at(found: Values, row: int, column: int) -> Values:
     return {end: found[key][row][column] for end, key in (("value", "values"), ("low", "low"), ("high", "high"))}
 
 
-def _interval(estimate: Values) -> str:
-    if estimate["value"] is None:
-        return _MISSING
-    if estimate["low"] is None:
-        return f"{estimate['value']:.2f}"
-    return f"{estimate['value']:.2f} ({estimate['low']:.2f} to {estimate['high']:.2f})"
+def _estimate(values: Values) -> Estimate:
+    return Estimate(*(np.nan if values[end] is None else values[end] for end in ("value", "low", "high")))
 
 
-def _change(effect: Values) -> str:
-    if effect["units"] < 2:
-        return f"{effect['value']:+.1f}"
-    return f"{effect['value']:+.1f} ({effect['low']:+.1f} to {effect['high']:+.1f})"
+def _interval(correlation: Values) -> str:
+    return interval(_estimate(correlation))
+
+
+def _change(difference: Values) -> str:
+    return effect(_estimate(difference))

@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, LogLocator, NullLocator
 from numpy.typing import NDArray
@@ -31,7 +32,7 @@ _GREY, _LINE = "#a3acb9", "#dde1e7"
 _IN_A_ROW = 3
 _DPI = 150
 _NAME_LENGTH = 36
-_TALLEST = 14.0  # inches of a heat map's rows
+_TALLEST = 18.0  # inches of a heat map's rows
 _ROW = 0.15  # inches that a name takes
 
 Floats = NDArray[np.float64]
@@ -157,9 +158,16 @@ def _draw_panel(axes: Axes, panel: Panel, scales: Scales) -> None:
 def _scale_logarithmically(axes: Axes) -> None:
     axes.set_xscale("log")
     low, high = axes.get_xlim()
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > 6 * low else (1, 1.5, 2, 3, 4, 6, 8)))
+    axes.xaxis.set_major_locator(LogLocator(subs=_steps(high / low)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _steps(span: float) -> tuple[float, ...]:
+    """Return where a decade has ticks, for a handful of them over the span."""
+    if span > 50:
+        return (1,)
+    return (1, 2, 5) if span > 12 else (1, 2, 3, 5, 7) if span > 4 else (1, 1.5, 2, 3, 4, 6, 8)
 
 
 def _handles(colours: Sequence[str], markers: Sequence[str], ring: str) -> list[Line2D]:
@@ -216,7 +224,7 @@ def heat_map(drawn: HeatMap, palette: Palette, *, label: str) -> bytes:
         step = math.ceil(rows * _ROW / height - 0.01)
         axes.set_yticks(range(0, rows, step), [shortened(name) for name in drawn.rows[::step]], fontsize=8)
         bar = figure.colorbar(
-            image, ax=axes, label=label, fraction=0.6 / (width + 1), pad=0.02, shrink=min(1, 4 / height)
+            image, ax=axes, label=label, fraction=0.6 / (width + 1), pad=0.02, shrink=min(1, 4 / height), anchor=(0, 1)
         )
         bar.outline.set_visible(False)  # type: ignore[operator]
         bar.ax.tick_params(labelsize=8)
@@ -234,7 +242,10 @@ def correlation_maps(drawn: Mapping[str, HeatMap]) -> bytes:
     cell, names = 0.45, 0.06 * max(len(shortened(name)) for name in first.columns)
     width = max(scenarios * cell + 1.3 * names + 0.5, 2.6)
     with mpl.rc_context({"text.parse_math": False}):
-        figure = Figure(figsize=(columns * width, rows * (scenarios * cell + names + 0.6)), layout="constrained")
+        figure = Figure(
+            figsize=(columns * width, rows * (scenarios * cell + names + 0.6)),
+            layout=ConstrainedLayoutEngine(h_pad=0.12),
+        )
         grid = np.ravel(figure.subplots(rows, columns, squeeze=False))
         for axes, (title, found) in zip(grid, drawn.items(), strict=False):
             _draw_map(axes, found, "correlations", font_size=8 if scenarios <= 8 else 7)

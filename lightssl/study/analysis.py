@@ -273,17 +273,17 @@ def _agreements(measured: Measured, groups: dict[str, list[int]]) -> tuple[Agree
 
 
 def _cost_correlations(measured: Measured, groups: dict[str, list[int]]) -> tuple[CostCorrelation, ...]:
-    rows = []
+    found = []
     for cost, value in _PROPERTIES.items():
-        values = [value(network) for network in measured.networks]
+        values = {place: one for place, network in enumerate(measured.networks) if (one := value(network)) is not None}
         for group, members in groups.items():
-            known = {member: found for member in members if (found := values[member]) is not None}
-            if len(known) < LEAST_FOR_CORRELATION:
+            known = [member for member in members if member in values]
+            of_group = [values[member] for member in known]
+            if len(known) < LEAST_FOR_CORRELATION or len(set(of_group)) < 2:
                 continue
-            accuracy = measured.accuracy[list(known)]
-            estimates = {kind: correlation_with(list(known.values()), accuracy, kind) for kind in KINDS}
-            rows.append(CostCorrelation(group, len(known), cost, estimates))
-    return tuple(rows)
+            by_kind = {kind: correlation_with(of_group, measured.accuracy[known], kind) for kind in KINDS}
+            found.append(CostCorrelation(group, len(known), cost, by_kind))
+    return tuple(found)
 
 
 def _ratio(network: Network) -> float | None:

@@ -172,9 +172,6 @@ def _check_columns(path: Path, names: list[str]) -> None:
 
 
 def _row(values: Mapping[str, Any]) -> Row:
-    missing = [name for name in _TYPES if name not in _NULLABLE and values[name] is None]
-    if missing:
-        raise ValueError(f"a row has no {', '.join(missing)}.")
     found = dict(values)
     if found["depths"] is not None:
         found["depths"] = tuple(found["depths"])

@@ -63,9 +63,9 @@ def _one_network(analysis: Analysis) -> Finding:
         said = [f"{best} has the highest accuracy in all {scenarios} scenarios."]
     else:
         said = [
-            f"{len(analysis.winners)} different networks have the highest accuracy in one of {scenarios} scenarios or "
-            f"more. {best}, the best by mean rank ({analysis.mean_rank[choice.network]:.1f} of {networks}), loses "
-            f"{_range(choice.lost)} points to them, {choice.lost.mean():.1f} on average."
+            f"The best networks of {scenarios} scenarios are {len(analysis.winners)} different ones. {best}, the best "
+            f"by mean rank ({analysis.mean_rank[choice.network]:.1f} of {networks}), loses {_range(choice.lost)} "
+            f"points to them, {choice.lost.mean():.1f} on average."
         ]
     state: State = "open"
     possible = analysis.could_be_best
@@ -106,7 +106,7 @@ def _scenarios_agree(analysis: Analysis) -> Finding:
     said = [
         _correlations_in_words(everyone.by_kind["spearman"], measured.scenarios),
         _few(networks, "networks", ENOUGH_NETWORKS),
-        *(_group_in_words(group) for group in groups),
+        _groups_in_words(groups),
         _noise_in_words(analysis),
     ]
     state: State = "open"
@@ -138,8 +138,10 @@ class _Signs:
         total = self.above + self.below + self.around + self.undefined
         if self.above == total:
             return "its interval lies above 0" if total == 1 else f"all {total} intervals lie above 0"
+        if total == 1:
+            return "its interval lies below 0" if self.below else "its interval contains 0 and leaves it open"
         parts = [
-            f"{count} of {total} {'interval' if total == 1 else 'intervals'} {what}"
+            f"{count} of {total} {what}"
             for count, what in (
                 (self.above, _verb(self.above, "above 0")),
                 (self.below, _verb(self.below, "below 0")),
@@ -148,7 +150,7 @@ class _Signs:
             )
             if count
         ]
-        return ", ".join(parts)
+        return f"of their intervals, {', '.join(parts)}"
 
 
 def _verb(count: int, where: str) -> str:
@@ -198,21 +200,31 @@ def _correlations_in_words(found: Correlations, names: Sequence[str]) -> str:
     return f"{kind} correlations range from {ends[0]} to {ends[1]}; {_signs(found)}."
 
 
+def _groups_in_words(groups: Sequence[Agreement]) -> str:
+    if not groups:
+        return ""
+    rest = f", and {len(groups) - _NAMED} more groups" if len(groups) > _NAMED else ""
+    return f"Within groups, {'; '.join(map(_group_in_words, groups[:_NAMED]))}{rest}."
+
+
 def _group_in_words(group: Agreement) -> str:
-    found = _pairs(group.by_kind["spearman"].values)
+    spearman = group.by_kind["spearman"]
+    found, signs = _pairs(spearman.values), _signs(spearman)
     if np.isnan(found).all():
-        return f"Within {group.group}, none can be computed."
-    where = f"{np.nanmin(found):.2f} to {np.nanmax(found):.2f}" if len(found) > 1 else f"{found[0]:.2f}"
+        return f"{group.group} ({group.networks}): none can be computed"
+    ends = [np.nanmin(found), np.nanmax(found)]
+    where = " to ".join(dict.fromkeys(f"{end:z.2f}" for end in ends))
     few = ", which are few networks" if group.networks < ENOUGH_NETWORKS else ""
-    return f"Within {group.group} ({group.networks}{few}): {where}; {_signs(group.by_kind['spearman'])}."
+    below = f" and {signs.below} below" if signs.below else ""
+    return f"{group.group} ({group.networks}{few}): {where}, {signs.above} of {len(found)} above 0{below}"
 
 
 def _noise_in_words(analysis: Analysis) -> str:
     reliability, apart = analysis.reliability, analysis.told_apart
     if reliability is None or apart is None:
         return (
-            "That is of the networks as they were trained: with one seed, it is not known how much of it is the luck of a "
-            "training, which shows in all scenarios."
+            "That is of the networks as they were trained: with one seed, it is not known how much of it is luck, "
+            "which a training carries to all scenarios."
         )
     if not apart.all():
         names = [name for name, one in zip(analysis.measured.scenarios, apart, strict=True) if not one]
@@ -318,7 +330,7 @@ def _mlp_gains_little(analysis: Analysis) -> Finding:
     said = [
         f"{found.after} is {effect(difference)} points above {found.before} on average over "
         f"{_counted(units, 'network')}"
-        + (f", {min(means):+.1f} to {max(means):+.1f} by scenario." if len(means) > 1 else "."),
+        + (f", {min(means):+z.2f} to {max(means):+z.2f} by scenario." if len(means) > 1 else "."),
         *_agreement_of_tasks(list(found.agreement.values())),
     ]
     state: State = "open"
@@ -349,15 +361,19 @@ def _agreement_of_tasks(found: Sequence[Estimate | None]) -> list[str]:
 
 
 def interval(estimate: Estimate) -> str:
-    """Write a correlation with its interval."""
-    return f"{estimate.value:.2f} ({estimate.low:.2f} to {estimate.high:.2f})"
+    """Write a correlation with its interval; a dash where it is not defined."""
+    if np.isnan(estimate.value):
+        return "\N{EN DASH}"
+    if np.isnan(estimate.low):
+        return f"{estimate.value:z.2f}"
+    return f"{estimate.value:z.2f} ({estimate.low:z.2f} to {estimate.high:z.2f})"
 
 
 def effect(estimate: Estimate) -> str:
     """Write a difference of accuracies with its interval; one unit has none."""
     if estimate.low == estimate.high:
-        return f"{estimate.value:+.1f}"
-    return f"{estimate.value:+.1f} ({estimate.low:+.1f} to {estimate.high:+.1f})"
+        return f"{estimate.value:+z.2f}"
+    return f"{estimate.value:+z.2f} ({estimate.low:+z.2f} to {estimate.high:+z.2f})"
 
 
 def _range(values: NDArray[np.float64]) -> str:

@@ -23,8 +23,6 @@ from lightssl.cli.terminal import print_warnings
 from lightssl.deploy.kernels import count_kernels
 from lightssl.deploy.prediction import features
 from lightssl.errors import ConfigError, LightSSLWarning
-from lightssl.study.table import write_table
-from tests.study.planted import study
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -93,7 +91,6 @@ def test_the_examples_run_as_written(program: Program, tmp_path: Path, photos: P
     torch.save({"state_dict": both}, tmp_path / "dino_mnv2_sslight.pth.tar")
     for name in ("measured.json", "before.json", "after.json"):
         write_measurements(tmp_path / name)
-    write_table(tmp_path / "my-study" / "study" / "results.parquet", study([[50.0, 60.0], [70.0, 40.0]]))
     # Imports come last: they make runs, and the tiny one is to stay the latest.
     for line in sorted(lines, key=lambda line: line.startswith("lightssl import")):
         if line not in trainings and not any(word in line for word in ("--target web", "--arch", "--task detect")):

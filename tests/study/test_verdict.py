@@ -29,7 +29,7 @@ def test_different_winners_by_far_are_no_one_network() -> None:
     table = np.full((6, 6), 50.0) + 20 * np.eye(6)
     found = said(study(table, seeds=3, noise=0.5), ONE)
     assert found.state == "holds here"
-    assert "6 different networks" in found.text
+    assert "The best networks of 6 scenarios are 6 different ones" in found.text
     assert "Each of the 6 is behind somewhere by more than seeds explain (95% sure)" in found.text
 
 
@@ -83,7 +83,7 @@ def test_scenarios_that_are_opposites_do_not_agree() -> None:
     values = np.arange(20.0)
     found = said(study(np.column_stack([values, -values, values])), AGREE)
     assert found.state == "does not hold here"
-    assert "2 of 3 intervals lie below 0" in found.text
+    assert "of their intervals, 1 of 3 lies above 0, 2 of 3 lie below 0" in found.text
 
 
 def test_scenarios_that_have_nothing_to_do_with_each_other_leave_it_open() -> None:
@@ -108,7 +108,7 @@ def test_agreement_between_families_alone_is_not_taken_for_agreement() -> None:
     large = study(rng.normal(70, 1, (15, 3)), family="other", names=[f"m{n}" for n in range(15)])
     found = said([*small, *large], AGREE)
     assert found.state == "open"
-    assert "Within other (15)" in found.text
+    assert "Within groups, resnet basic (15): -" in found.text
 
 
 # -------------------------------------------------------------------------------------------------------------- factors
@@ -118,7 +118,7 @@ def test_width_that_always_helps() -> None:
     found = said(in_widths(3.0), WIDER)
     assert found.state == "holds here"
     assert "the wider one is better in 24" in found.text
-    assert "1 to 2: +3.0 points" in found.text
+    assert "1 to 2: +3.00" in found.text
 
 
 def test_width_that_never_helps() -> None:
@@ -154,7 +154,7 @@ def test_one_network_in_several_widths_is_too_few() -> None:
     found = said(in_widths(3.0, series=1), WIDER)
     assert found.state == "open"
     assert "1 network in several widths is too few to tell" in found.text
-    assert "Mean change: 1 to 2: +3.0 points" in found.text  # without an interval
+    assert "Mean change: 1 to 2: +3.00 points" in found.text  # without an interval
 
 
 def test_rankings_that_are_reversed_depend_on_the_training() -> None:
