@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import lightssl
-from lightssl.cli import study as command
+from lightssl.cli import study_grid as command
 from lightssl.errors import ConfigError
 from lightssl.pipeline import step_timing
 from lightssl.pipeline.step_timing import StepTiming
