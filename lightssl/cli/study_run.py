@@ -24,18 +24,27 @@ from lightssl.errors import ConfigError
 def run(
     grid: Annotated[
         Optional[str],
-        typer.Option(metavar="NAME", help="As for 'lightssl study grid'.", show_default=False),
+        typer.Option(
+            metavar="NAME",
+            help="one-network-116, basic-81, revisiting, or a YAML file of networks: see 'lightssl study grid'.",
+            show_default=False,
+        ),
     ] = None,
     method: Annotated[
         Optional[list[str]],
         typer.Option(
+            metavar="METHOD",
             help="How members are pre-trained: simclr, mocov2, dino, rotation, ...; repeat for more.",
             show_default="simclr",
         ),
     ] = None,
     recipe: Annotated[
         Optional[list[str]],
-        typer.Option(help="The same by a recipe's name or YAML file; its backbone is replaced.", show_default=False),
+        typer.Option(
+            metavar="RECIPE",
+            help="The same by a recipe's name or YAML file; its backbone is replaced.",
+            show_default=False,
+        ),
     ] = None,
     train: Annotated[str, typer.Option(metavar="SRC", help="Images to pre-train on, as --data elsewhere.")] = "sample",
     downstream: Annotated[
@@ -45,6 +54,7 @@ def run(
     task: Annotated[
         Optional[list[str]],
         typer.Option(
+            metavar="TASK",
             help="How they are judged, as --task of 'lightssl evaluate'; repeat for more. The first counts for ranks.",
             show_default="linear_cv",
         ),
