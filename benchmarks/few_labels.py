@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("--label", help="what the results call the data")
     parser.add_argument("--duration", default="200k examples", help="of the pre-training")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/few_labels"))
     options = parser.parse_args()
@@ -50,7 +51,7 @@ def measure(seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Return what each task has found with one seed."""
     settings = [f"train.duration={options.duration}", "train.keep_every=10%"]  # for benchmarks.agreement
     run = train(options.recipe, data=options.data, folder=options.out / f"seed{seed}", seed=seed, settings=settings)
-    return {task: result_of(run, task) for task in TASKS}
+    return {task: result_of(run, task) for task in options.tasks}
 
 
 def result_of(run: Run, task: str) -> dict[str, Any]:
@@ -65,7 +66,7 @@ def write_result(found: Mapping[int, Mapping[str, Any]], options: argparse.Names
     """Write a row for each task and share of the labels: top-1 of each seed, pre-trained and from random."""
     first = next(iter(found.values()))
     rows = []
-    for task in TASKS:
+    for task in options.tasks:
         for labels in dict.fromkeys(row.get("labels") for row in first[task]["results"]):
             top1: dict[str, list[float]] = {}
             for results in found.values():
@@ -82,13 +83,13 @@ def write_result(found: Mapping[int, Mapping[str, Any]], options: argparse.Names
                     "mean": {name: round(mean(values), 2) for name, values in {**top1, "gain": gains}.items()},
                 }
             )
-    settings = {task: first[task]["results"][0] for task in TASKS}
+    settings = {task: first[task]["results"][0] for task in options.tasks}
     write_json(
         RESULTS / "few_labels.json",
         {
             "what": f"{options.recipe} at the quick scale, pre-trained on {options.duration}, then given labels",
             "data": options.label or options.data,
-            "test_images": first["linear"]["data"]["test_images"],
+            "test_images": first[options.tasks[0]]["data"]["test_images"],
             "measured": datetime.now(UTC).date().isoformat(),
             "machine": describe_machine(),
             "versions": versions(),
