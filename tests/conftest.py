@@ -62,7 +62,11 @@ def make_tiny() -> Callable[[str], list[str]]:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A labelled folder: two classes of fifteen images that differ in colour and grain."""
-    folder = tmp_path / "photos"
+    return write_photos(tmp_path / "photos")
+
+
+def write_photos(folder: Path) -> Path:
+    """Write the images of :func:`photos`, and return the folder."""
     rng = np.random.default_rng(0)
     for name, colour in (("red", (200, 40, 40)), ("blue", (40, 40, 200))):
         (folder / name).mkdir(parents=True)

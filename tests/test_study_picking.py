@@ -1,6 +1,7 @@
 """``study pick``: the network for a task, from a study of three tiny ones."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,31 @@ import pytest
 import lightssl
 from lightssl.errors import ConfigError, DataError, LightSSLError
 from lightssl.study.table import read_table, write_table
-from tests.test_study_running import Program, grid, others, study  # noqa: F401 (fixtures)
+from tests.conftest import write_photos
+from tests.test_study_running import Program, study, write_grid, write_others
 
 NAMES = [f"{member}-resnet18_simclr_cifar-seed0" for member in ("small", "late", "thin")]
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images, and a study in two scenarios of them."""
+    place = tmp_path_factory.mktemp("finished")
+    photos = write_photos(place / "photos")
+    study(write_grid(place / "mine.yaml"), photos, photos, write_others(photos, place / "others"), out=place / "study")
+    return place
+
+
 @pytest.fixture
-def folder(grid: Path, photos: Path, others: Path, tmp_path: Path) -> Path:  # noqa: F811
-    study(grid, photos, photos, others, out=tmp_path / "study")
-    return tmp_path / "study"
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """The study, to be changed."""
+    return Path(shutil.copytree(finished / "study", tmp_path / "study"))
+
+
+@pytest.fixture
+def photos(finished: Path) -> Path:
+    """The first of its scenarios."""
+    return finished / "photos"
 
 
 def change(folder: Path, **values: dict[str, Any]) -> None:

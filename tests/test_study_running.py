@@ -38,7 +38,11 @@ STEPS = [0, 1, 2, 3]
 @pytest.fixture
 def grid(tmp_path: Path) -> Path:
     """Three networks of a few thousand weights."""
-    path = tmp_path / "mine.yaml"
+    return write_grid(tmp_path / "mine.yaml")
+
+
+def write_grid(path: Path) -> Path:
+    """Write the file of :func:`grid`, and return it."""
     path.write_text(
         "- {name: small, backbone: {name: resnet, topology: 8x1 8x1 8x1 8x1}}\n"
         "- {name: late, backbone: {name: resnet, topology: 8x1 8x1 8x1 8x2}}\n"
@@ -50,7 +54,11 @@ def grid(tmp_path: Path) -> Path:
 @pytest.fixture
 def others(photos: Path, tmp_path: Path) -> Path:
     """A second scenario: the same images under other names, so that another fifth is set aside."""
-    folder = tmp_path / "others"
+    return write_others(photos, tmp_path / "others")
+
+
+def write_others(photos: Path, folder: Path) -> Path:
+    """Write the images of :func:`others`, and return the folder."""
     shutil.copytree(photos / "red", folder / "blue")
     shutil.copytree(photos / "blue", folder / "green")
     return folder
