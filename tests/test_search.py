@@ -1,11 +1,7 @@
 """The whole search on a few images, and what it does when something is wrong."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +31,7 @@ from lightssl.train.architecture import ArchitectureSteps
 from lightssl.train.loop import Trainer
 from lightssl.types import Batch
 from lightssl.units import Duration
+from tests.processes import kill_when, start
 from tests.reports.html import Page
 
 LIMITS = {"flops": 100e6}
@@ -107,28 +104,6 @@ class Told(Silent):
 
     def say(self, text: str) -> None:
         self.lines.append(text)
-
-
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lightssl", *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 600
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "the search never got there"
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 @pytest.mark.slow

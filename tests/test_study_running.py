@@ -5,8 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from lightssl.errors import ConfigError, DataError, LightSSLError
 from lightssl.files import read_json_lines
 from lightssl.pipeline.study_question import recipe_of_method
 from lightssl.study.table import Row, read_table
+from tests.processes import start, wait_until
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -262,23 +261,3 @@ def test_the_command_says_what_is_wrong_with_a_call(program: Program, words: lis
     assert done.returncode in (1, 2)
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lightssl", *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 600
-    while not condition():
-        assert process.poll() is None, "it ended too early"
-        assert time.monotonic() < deadline, "the study never got there"
-        time.sleep(0.02)

@@ -1,11 +1,7 @@
 """The whole sweep on a few images, and what it does when something is wrong."""
 
 import json
-import os
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ from lightssl.config.load import load_recipe
 from lightssl.errors import ConfigError, DataError, LightSSLError
 from lightssl.files import read_json_lines
 from lightssl.pipeline import repeat_point, resume_sweep, sweep_views
+from tests.processes import kill_when, start, wait_until
 from tests.reports.html import Page
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
@@ -152,32 +149,6 @@ def test_two_processes_share_the_points(photos: Path, tmp_path: Path, program: P
         log = tmp_path / "run" / "sweep" / "points" / f"{row['point']}-seed0" / "metrics.jsonl"
         assert [line["step"] for line in read_json_lines(log)] == [0, 1, 2, 3]
     assert scores(result) == scores(sweep(photos, tmp_path / "alone", "boundary=0.1,0.2,0.4"))
-
-
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lightssl", *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_until(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 600
-    while not condition():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "the sweep never got there"
-        time.sleep(0.02)
-
-
-def kill_when(process: subprocess.Popen[str], condition: Callable[[], bool]) -> None:
-    wait_until(process, condition)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
 
 
 @pytest.mark.slow
