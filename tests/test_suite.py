@@ -81,6 +81,19 @@ def test_what_is_not_there_is_left_out(run: Run, photos: Path, tmp_path: Path, m
     assert "download=True" in found["missing"]["scenario:cifar10"]
 
 
+def test_what_cannot_be_used_is_left_out(run: Run, photos: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        shutil.copytree(photos, tmp_path / "lopsided" / split)
+    for number in range(1, 15):
+        (tmp_path / "lopsided" / "train" / "blue" / f"{number}.jpg").unlink()
+    data = [str(tmp_path / "lopsided"), str(photos)]
+    found = lightssl.evaluate_suite("mine", run, data=data, tasks=["linear"])
+    assert {row["data"] for row in found["rows"]} == {str(photos)}
+    assert list(found["missing"]) == data[:1]
+    assert "A class has a single training image" in found["missing"][data[0]]
+    assert json.loads(run.suite_path("mine").read_text()) == found
+
+
 def test_nothing_is_there(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTSSL_DATA", str(tmp_path))
     with pytest.raises(DataError, match="None of the 11 data sets can be opened"):

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lightssl.errors import ConfigError
-from lightssl.units import Duration, parse_count, parse_milliseconds
+from lightssl.units import Duration, parse_count, parse_hours, parse_milliseconds
 
 
 @given(st.integers(0, 10**6), st.sampled_from(["steps", "epochs", "examples", "%"]))
@@ -50,3 +50,10 @@ def test_times_are_read_in_milliseconds() -> None:
 def test_no_times(text: str) -> None:
     with pytest.raises(ConfigError, match=r"is not a time above 0\.\nWrite one with its unit"):
         parse_milliseconds(text)
+
+
+def test_hours() -> None:
+    hours = {"8h": 8.0, "1.5 d": 36.0, "90min": 1.5, "45 m": 0.75, "36s": 0.01}
+    assert {text: parse_hours(text) for text in hours} == pytest.approx(hours)
+    with pytest.raises(ConfigError, match=r"'8 weeks' is not a time above 0\.\nWrite one with its unit: 8h"):
+        parse_hours("8 weeks")
