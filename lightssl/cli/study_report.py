@@ -27,7 +27,7 @@ def print_report(result: dict[str, Any], json: bool) -> None:
     if json:
         print_json(result)
         return
-    for finding in result["verdict"]:
+    for finding in [finding for finding in result["verdict"] if finding["state"] != "not asked"]:
         console.print(f"{finding['claim']}: {finding['state']}", style="bold", markup=False)
         console.print(f"{finding['text']}\n", markup=False)
     networks = result["networks"]
@@ -62,4 +62,4 @@ def print_report(result: dict[str, Any], json: bool) -> None:
     for what, found in result["left_out"].items():
         if found:
             console.print(f"{what.capitalize()} left out: {', '.join(one['name'] for one in found)}", markup=False)
-    console.print(result["page"], markup=False)
+    console.print(f"Page: {result['page']}", markup=False)

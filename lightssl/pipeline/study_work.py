@@ -66,8 +66,8 @@ class StudyWork:
         if retry:
             jobs.plan([name, attempt + 1] for name, (attempt, trial) in _latest(jobs.study).items() if _failed(trial))
         self.narrator.say(
-            f"{len(question.jobs)} networks of {question.grid}, trained on {self._train}, in "
-            f"{len(question.downstream)} scenarios: {self.section}"
+            f"{len(question.jobs)} networks to be trained on {self._train} and judged on "
+            f"{', '.join(question.downstream)}, in {self.section}"
         )
 
         def do(trial: Trial, _done: int) -> float:
