@@ -230,7 +230,8 @@ def test_the_command_prints_the_best_and_the_verdict(program: Program, tmp_path:
     assert "By mean rank of linear_cv, and 2 more" in done.stdout
     assert "No network is the best everywhere: open" in done.stdout
     assert "trained with one seed" in done.stdout
-    assert done.stdout.splitlines()[-1] == "mine/study/report.html"
+    assert "A wider network" not in done.stdout  # nobody asked
+    assert done.stdout.splitlines()[-1] == "Page: mine/study/report.html"
     assert (tmp_path / "mine" / "study" / "report.html").exists()
 
 
