@@ -151,6 +151,12 @@ class StudyQuestion:
         jobs = (Job(member, training, seed) for seed, training, member in product(self.seeds, trainings, members))
         return {job.name: job for job in jobs}
 
+    @cached_property
+    def methods(self) -> dict[str, str]:
+        """What each recipe trains by, by its name."""
+        first = {job.training.recipe: job for job in reversed(self.jobs.values())}
+        return {recipe: job.recipe.method.name for recipe, job in first.items()}
+
     def cost_of(self, member: Member) -> Cost:
         """Return what a member costs."""
         (found,) = [row for row in self.members if row["name"] == member.name]

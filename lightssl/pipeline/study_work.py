@@ -132,7 +132,7 @@ class StudyWork:
                     Row(
                         **facts_of(job.member, self.question.cost_of(job.member)),
                         recipe=job.training.recipe,
-                        method=job.recipe.method.name,
+                        method=self.question.methods[job.training.recipe],
                         seed=job.seed,
                         scenario=scenario,
                         task=task,
