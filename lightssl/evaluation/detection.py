@@ -130,7 +130,7 @@ def _train(
         masks=detector.options.masks,
         workers=photographs.workers,
     )
-    detector.to(device).train()
+    detector.to(device).to(memory_format=torch.channels_last).train()
     optimizer = SGD(detector.parameters(), lr=schedule.rate(0), momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
     bad = BadImages(len(images))
     with narrator.work(f"Learning to find objects, {title}", schedule.iterations) as bar, clear_worker_errors():
