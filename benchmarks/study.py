@@ -15,14 +15,17 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from shutil import copyfile
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lightssl.files import write_json
 from lightssl.machine import describe_machine, versions
-from lightssl.study.table import read_table
+from lightssl.pipeline import study_report
+from lightssl.study.table import read_table, write_table
 
 RESULTS = Path(__file__).parent / "results"
 GRID = Path(__file__).with_name("study.yaml")
@@ -40,7 +43,11 @@ def main() -> None:
     parser.add_argument("--duration", default="16k examples", help="of each pre-training")
     parser.add_argument("--seeds", default="0,1")
     parser.add_argument("--out", type=Path, default=Path("runs/study"))
+    parser.add_argument("--keep", action="store_true", help="only keep what is known so far, of a study under way")
     options = parser.parse_args()
+    if options.keep:
+        keep(options.out, options.label or options.train)
+        return
     log = options.out / "killed.json"
     lead = start(lead_arguments(options))
     wait_until(lead, lambda: (options.out / "study" / "jobs.db").exists())
@@ -53,7 +60,7 @@ def main() -> None:
         helper = start(["--join", str(options.out)])
     if lead.wait() or helper.wait():
         sys.exit("A worker failed: see what it said above.")
-    keep(options, json.loads(log.read_text(encoding="utf-8")))
+    keep(options.out, options.label or options.train)
 
 
 def lead_arguments(options: argparse.Namespace) -> list[str]:
@@ -86,21 +93,34 @@ def measured(out: Path) -> int:
     return len({(row.member, row.recipe, row.seed) for row in read_table(path)}) if path.exists() else 0
 
 
-def keep(options: argparse.Namespace, killed: dict[str, Any]) -> None:
-    """Copy the page, and what it says with the table that it says it of."""
-    folder = options.out / "study"
-    copyfile(folder / "report.html", RESULTS / "study.html")
-    copyfile(folder / "results.parquet", RESULTS / "study.parquet")
+def keep(out: Path, label: str) -> None:
+    """Write the page, and what it says with the table that it says it of, under names that mean something elsewhere."""
+    with TemporaryDirectory() as folder:
+        place = Path(folder) / "study"
+        rows = [replace(row, scenario=Path(row.scenario).name) for row in read_table(out / "study" / "results.parquet")]
+        write_table(place / "results.parquet", rows)
+        asked = json.loads((out / "study" / "study.json").read_text(encoding="utf-8"))["asked"]
+        asked["question"] |= {"grid": GRID.name, "downstream": list(SCENARIOS)}
+        write_json(place / "study.json", {"asked": {**asked, "train": label}})
+        report = study_report(folder)
+        copyfile(place / "report.html", RESULTS / "study.html")
+        copyfile(place / "results.parquet", RESULTS / "study.parquet")
+    trained = {(row.member, row.recipe, row.seed) for row in rows if row.top1 is not None}
     write_json(
         RESULTS / "study.json",
         {
-            "what": f"{GRID.name} at the quick scale, {options.duration} of {options.label or options.train} each",
+            "what": f"{GRID.name} at the quick scale, each network pre-trained on {label}",
             "measured": datetime.now(UTC).date().isoformat(),
             "machine": describe_machine(),
             "versions": versions(),
             "workers": 2,
-            "killed": killed,
-            "report": json.loads((folder / "report.json").read_text(encoding="utf-8")),
+            "killed": json.loads((out / "killed.json").read_text(encoding="utf-8")),
+            "trained": len(trained),
+            "asked": report["asked"],
+            "verdict": report["verdict"],
+            "scenarios": report["scenarios"],
+            "networks": report["networks"],
+            "correlations": report["correlations"][0]["spearman"] if report["correlations"] else None,
         },
     )
 

@@ -12,8 +12,8 @@ import pytest
 
 import lightssl
 from lightssl.errors import LightSSLError
-from lightssl.pipeline.study_page import labels
 from lightssl.pipeline.study_question import StudyQuestion
+from lightssl.study.measured import short_names
 from lightssl.study.table import Row, write_table
 from tests.reports.html import Page
 from tests.study.planted import row, study
@@ -211,14 +211,14 @@ def test_what_is_no_study_is_refused(tmp_path: Path) -> None:
 
 
 def test_scenarios_have_short_names_as_long_as_these_differ() -> None:
-    assert labels(["sample", "torchvision:CIFAR10", "scenario:cars", "/a/b/photos/"]) == {
+    assert short_names(["sample", "torchvision:CIFAR10", "scenario:cars", "/a/b/photos/"]) == {
         "sample": "sample",
         "torchvision:CIFAR10": "CIFAR10",
         "scenario:cars": "cars",
         "/a/b/photos/": "photos",
     }
-    assert labels(["a/photos", "b/photos"]) == {"a/photos": "a/photos", "b/photos": "b/photos"}
-    assert labels(["/"]) == {"/": "/"}
+    assert short_names(["a/photos", "b/photos"]) == {"a/photos": "a/photos", "b/photos": "b/photos"}
+    assert short_names(["/"]) == {"/": "/"}
 
 
 # ------------------------------------------------------------------------------------------------------------- command

@@ -51,7 +51,7 @@ def print_report(result: dict[str, Any], json: bool) -> None:
         ["scenario", "best network", "top-1, %", "spread of seeds"],
         [
             [
-                one["name"],
+                one["label"],
                 one["winner"],
                 f"{one['top1']:.1f}",
                 "unknown" if one["seed_spread"] is None else f"{one['seed_spread']:.2f}",

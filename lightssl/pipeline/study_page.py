@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from lightssl.reports.study import Picture, Section, Table
 from lightssl.reports.study_plots import Dot, HeatMap, Line, Panel, Scales, correlation_maps, heat_map, panels
+from lightssl.study.measured import short_names
 from lightssl.study.statistics import LEVEL, RESAMPLES, Estimate
 from lightssl.study.verdict import effect, interval
 
@@ -38,7 +38,7 @@ class StudyPage:
         self.results = results
         self.networks: list[Values] = results["networks"]
         self.scenarios = [one["name"] for one in results["scenarios"]]
-        self.labels = labels(self.scenarios)
+        self.labels = short_names(self.scenarios)
         self.pictures: dict[str, Picture] = {}
         self._families = _families(self.networks)
         self._trainings = list(dict.fromkeys(one["training"] for one in self.networks))
@@ -372,7 +372,7 @@ class StudyPage:
         if found is None:
             return None
         before, after = found["before"], found["after"]
-        names = labels([*dict.fromkeys([*self.scenarios, *found["scenarios"]])])
+        names = short_names([*dict.fromkeys([*self.scenarios, *found["scenarios"]])])
         drawn = [
             Panel(
                 names[scenario],
@@ -486,12 +486,6 @@ class StudyPage:
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
-
-
-def labels(scenarios: Sequence[str]) -> dict[str, str]:
-    """Shorten the names of scenarios, as long as they stay different: the ends of paths and of ``torchvision:NAME``."""
-    short = [PurePath(name.rpartition(":")[2]).name or name for name in scenarios]
-    return {name: one if short.count(one) == 1 else name for name, one in zip(scenarios, short, strict=True)}
 
 
 def _families(networks: Sequence[Values]) -> list[str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import PurePath
 from statistics import mean
 from typing import TypeVar
 
@@ -247,3 +248,9 @@ def _deviations(table: _Table, networks: Sequence[NetworkKey], scenarios: Sequen
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
+
+
+def short_names(scenarios: Sequence[str]) -> dict[str, str]:
+    """Shorten the names of scenarios, as long as they stay different: the ends of paths and of ``torchvision:NAME``."""
+    short = [PurePath(name.rpartition(":")[2]).name or name for name in scenarios]
+    return {name: one if short.count(one) == 1 else name for name, one in zip(scenarios, short, strict=True)}

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightssl.study.analysis import Analysis, Choice, TaskComparison, TrainingRankings, Widths
+from lightssl.study.measured import short_names
 from lightssl.study.statistics import Correlations, Effect, Estimate
 from lightssl.study.verdict import findings
 
@@ -95,9 +96,11 @@ def _scenarios(analysis: Analysis) -> list[Values]:
         return None if values is None else values[place]
 
     spread = analysis.noise.spread if analysis.noise is not None else None
+    labels = short_names(measured.scenarios)
     return [
         {
             "name": name,
+            "label": labels[name],
             "winner": names[winners[place]],
             "top1": measured.accuracy[winners[place], place],
             "could_win": None if could_win is None else _chosen(names, np.flatnonzero(could_win[:, place])),

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightssl.study.analysis import LEAST_FOR_CORRELATION, Agreement, Analysis
+from lightssl.study.measured import short_names
 from lightssl.study.statistics import LEVEL, Correlations, Estimate
 
 State = Literal["holds here", "does not hold here", "open", "not asked"]
@@ -104,7 +105,7 @@ def _scenarios_agree(analysis: Analysis) -> Finding:
     everyone, *groups = analysis.agreements
     signs = _signs(everyone.by_kind["spearman"])
     said = [
-        _correlations_in_words(everyone.by_kind["spearman"], measured.scenarios),
+        _correlations_in_words(everyone.by_kind["spearman"], _scenarios_of(analysis)),
         _few(networks, "networks", ENOUGH_NETWORKS),
         _groups_in_words(groups),
         _noise_in_words(analysis),
@@ -227,7 +228,7 @@ def _noise_in_words(analysis: Analysis) -> str:
             "which a training carries to all scenarios."
         )
     if not apart.all():
-        names = [name for name, one in zip(analysis.measured.scenarios, apart, strict=True) if not one]
+        names = [name for name, one in zip(_scenarios_of(analysis), apart, strict=True) if not one]
         return (
             f"Networks differ by no more than seeds explain in {_listed(names)}, so what goes together there is luck."
         )
@@ -235,7 +236,7 @@ def _noise_in_words(analysis: Analysis) -> str:
     if reliability[worst] >= _RELIABLE:
         return ""
     share = f"{1 - reliability[worst]:.0%} of the variance between networks"
-    return f"Seeds make up to {share}, in {analysis.measured.scenarios[worst]}, and blur the correlations as much."
+    return f"Seeds make up to {share}, in {_scenarios_of(analysis)[worst]}, and blur the correlations as much."
 
 
 # -------------------------------------------------------------------------------------------------------------- factors
@@ -374,6 +375,10 @@ def effect(estimate: Estimate) -> str:
     if estimate.low == estimate.high:
         return f"{estimate.value:+z.2f}"
     return f"{estimate.value:+z.2f} ({estimate.low:+z.2f} to {estimate.high:+z.2f})"
+
+
+def _scenarios_of(analysis: Analysis) -> list[str]:
+    return list(short_names(analysis.measured.scenarios).values())
 
 
 def _range(values: NDArray[np.float64]) -> str:
