@@ -14,7 +14,7 @@ from lightssl.files import atomic_path
 from lightssl.study.members import Member
 
 _WIDTHS = ("width", "width_factor")  # options of backbones that make all of their layers wider
-_NOT_IN_FAMILY = ("topology", *_WIDTHS)
+_NOT_IN_FAMILY = ("topology", "image_size", *_WIDTHS)
 
 
 @dataclass(frozen=True)
