@@ -16,6 +16,7 @@ Everything the command line does is a function here::
     lightssl.search_heads("simsiam", data="photos/")
     lightssl.study_grid("one-network-116")
     lightssl.run_study("mine.yaml", train="photos/", downstream=["flowers/", "birds/"])
+    lightssl.pick_network(downstream="mushrooms/", limits={"flops": 300e6})
     lightssl.sweep_views(axes=["boundary=0.14,0.2,0.3"], data="photos/")
 
 Importing this module is quick: torch is imported when one of these is first used.

@@ -5,14 +5,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    """Start ``lightssl ARGUMENTS`` in a folder: one thread, and a process group of its own."""
+def start(arguments: list[str], folder: Path, *, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """Start ``lightssl ARGUMENTS`` in a folder: one thread, and a process group of its own; by a launcher if needed."""
     return subprocess.Popen(
-        [sys.executable, "-m", "lightssl", *arguments],
+        [sys.executable, *launcher, "-m", "lightssl", *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,

@@ -84,6 +84,12 @@ def test_its_errors_are_raised_here(module: Callable[..., str], kind: type) -> N
     assert listener.told == [("begin", "Counting", 2), ("end", "Counting")]
 
 
+def test_errors_of_other_modules_come_as_what_they_are_derived_from(module: Callable[..., str]) -> None:
+    name = module("from lightssl.data.paths import NoTestSplitError", "raise NoTestSplitError('No test images.')")
+    with pytest.raises(DataError, match="No test images"):
+        ask(name, {})
+
+
 @pytest.mark.parametrize(
     ("line", "why"),
     [

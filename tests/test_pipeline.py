@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from lightssl.pipeline import build_method, default_scale
 from lightssl.runs import Run
 from lightssl.train.loop import Trainer
 from lightssl.types import Batch, Clock, StepOutput
+from tests.processes import start
 
 
 def weights(run: Run | Path) -> dict[str, torch.Tensor]:
@@ -197,18 +197,6 @@ def test_a_plan_may_vary_over_the_training_and_a_resumed_run_draws_the_same(
     broken = lightssl.resume(tmp_path / "broken")
     assert seen == expected[2:]
     assert same(weights(whole), weights(broken))
-
-
-def start(arguments: list[str], folder: Path, *, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "lightssl", *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 def wait_for_step(process: subprocess.Popen[str], metrics: Path, step: int) -> None:

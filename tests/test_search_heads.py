@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ from lightssl.files import read_json_lines
 from lightssl.pipeline import resume_head_search, retrain_heads, search_heads
 from lightssl.pipeline.searching_heads import HeadQuestion
 from lightssl.runs import Run
+from tests.processes import start
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 SHORT = [
@@ -87,18 +87,6 @@ def test_from_the_command_to_a_network_with_the_heads_it_found(photos: Path, tmp
     assert lightssl.load_backbone(run).feature_width == 512
     trained = run.recipe()["method"]
     assert {part: trained[part] for part in result["genotype"]} == result["genotype"]
-
-
-def start(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "lightssl", *arguments],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
 
 
 @pytest.mark.slow

@@ -78,7 +78,9 @@ def answer(work: Work) -> None:
     try:
         _tell(answer=work(asked, _Telling()))
     except LightSSLError as error:
-        _tell(error=[type(error).__name__, error.message, error.hint])
+        # Of kinds that other modules derive, the one that they derive from.
+        kind = next(one for one in type(error).__mro__ if one.__module__ == errors.__name__)
+        _tell(error=[kind.__name__, error.message, error.hint])
     except (Stopped, KeyboardInterrupt):
         _tell(stopped=True)
 

@@ -48,7 +48,7 @@ def evaluate_suite(
 
     Raises:
         ConfigError: The suite is not known and no data are named, or a task cannot be in one.
-        DataError: None of the data sets can be opened.
+        DataError: None of the data sets can be opened and measured. Why is in the file of the suite.
     """
     narrator = narrator or Silent()
     run = as_run(run)
@@ -61,8 +61,6 @@ def evaluate_suite(
         except DataError as error:
             missing[spec] = str(error)
             narrator.say(f"Left out: {error}")
-    if len(missing) == len(data):
-        raise DataError(f"None of the {len(data)} data sets can be opened.", "What each of them needs is said above.")
     weights = hashlib.sha256(run.weights_path.read_bytes()).hexdigest() if run.weights_path.exists() else None
     rows: list[dict[str, Any]] = []
     found = {"suite": name, "tasks": list(tasks), "rows": rows, "missing": missing}
@@ -81,6 +79,11 @@ def evaluate_suite(
             missing[spec] = str(error)
             narrator.say(f"Left out: {spec}. {error}")
         write_json(run.suite_path(name), found)
+    if not rows:
+        write_json(run.suite_path(name), found)
+        raise DataError(
+            f"None of the {len(data)} data sets can be opened and measured.", "What each of them needs is said above."
+        )
     return found
 
 
