@@ -76,7 +76,7 @@ def write_result(found: Sequence[Mapping[str, Mapping[str, Any]]], runs: Sequenc
             )
     recipe = runs[0].recipe()
     settings = {task: found[0][task]["results"][0] for task in TASKS}
-    keys = ("iterations", "batch_size", "learning_rate", "parameters", "train_images", "test_images")
+    keys = ("iterations", "batch_size", "learning_rate", "precision", "parameters", "train_images", "test_images")
     write_json(
         RESULTS / "detection.json",
         {

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from lightssl.files import write_json
+from lightssl.layers import use_training_layers
 from lightssl.machine import describe_machine, versions
 from lightssl.search.spaces import SPACES, Candidate, Space
 from lightssl.search.supernet import Supernet, activate
 from lightssl.train.host import prepare_host
-from lightssl.train.layers import use_training_layers
 
 RESULT = Path(__file__).parent / "results" / "supernet.json"
 RANDOM_CANDIDATES = 2

@@ -24,7 +24,7 @@ TIERS = [
     {"registry", "units", "schedules", "resources", "files", "progress", "shared_memory"},
     {"types", "machine", "distributed", "images", "collapse", "chains"},
     {"checkpoint", "runs"},
-    {"losses", "heads", "views", "data", "backbones", "optim"},
+    {"losses", "heads", "views", "data", "backbones", "optim", "layers", "precision"},
     {"methods"},
     {"evaluation", "deploy"},
     {"train", "reports"},

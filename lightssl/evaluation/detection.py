@@ -15,6 +15,8 @@ from lightssl.data.loader import BadImages, clear_worker_errors
 from lightssl.errors import DataError, LightSSLError
 from lightssl.evaluation.average_precision import Detections, average_precision
 from lightssl.evaluation.detector import Detector, DetectorOptions
+from lightssl.layers import use_training_layers
+from lightssl.precision import in_bfloat16
 from lightssl.progress import Narrator
 from lightssl.schedules import warmup_steps_down
 from lightssl.types import BadImage
@@ -78,6 +80,8 @@ def train_detector(
 ) -> Detected:
     """Train a detector on a copy of a backbone, all layers of it, and measure it on the test images in the end.
 
+    It trains in bfloat16 where the device computes in it, but for coordinates and losses, and is measured in float32.
+
     Args:
         backbone: Where it begins.
         photographs: What is known of the images.
@@ -100,7 +104,9 @@ def train_detector(
             std=photographs.std,
             options=options,
         )
-        _train(detector, photographs, schedule, seed=seed, title=title, narrator=narrator)
+        use_training_layers(detector, torch.device(photographs.device))
+        with in_bfloat16(*detector.costly_parts, device=photographs.device) as bf16:
+            _train(detector, photographs, schedule, seed=seed, title=title, narrator=narrator)
     found = find_objects(detector, photographs, title=title, narrator=narrator)
     result = {
         **average_precision(photographs.test, found, masks=options.masks),
@@ -108,6 +114,7 @@ def train_detector(
         "iterations": schedule.iterations,
         "batch_size": min(schedule.batch_size, len(photographs.train.with_objects())),
         "learning_rate": schedule.learning_rate,
+        "precision": "bf16-mixed" if bf16 else "32-true",
         "parameters": sum(parameter.numel() for parameter in detector.parameters()),
         "train_images": len(photographs.train),
         "test_images": len(photographs.test),

@@ -110,6 +110,13 @@ class Detector(nn.Module):
         """The network below."""
         return self.network.backbone.backbone  # type: ignore[return-value, union-attr]
 
+    @property
+    def costly_parts(self) -> list[nn.Module]:
+        """Return what nearly all the time goes to, none of which calls another: pyramid and heads."""
+        regions = self.network.roi_heads
+        heads = [self.network.rpn.head, regions.box_head, *([regions.mask_head] if self.options.masks else [])]
+        return [self.network.backbone, *heads]
+
     def describe(self) -> dict[str, Any]:
         """Return what is needed to build it again, beside the backbone."""
         return {"classes": self.classes, "detector": asdict(self.options)}

@@ -10,11 +10,11 @@ from lightssl.backbones.batchnorm import batch_norm_layers, estimate_batch_norm,
 from lightssl.collapse import effective_rank
 from lightssl.evaluation.features import Features
 from lightssl.evaluation.knn import knn_accuracy
+from lightssl.layers import use_training_layers
 from lightssl.methods.base import Method
 from lightssl.search.spaces import Candidate
 from lightssl.search.supernet import Supernet, activate
 from lightssl.search.task import Lab
-from lightssl.train.layers import use_training_layers
 from lightssl.types import Clock
 
 SupernetScore = Literal["agreement", "loss", "rank", "knn"]

@@ -13,7 +13,7 @@ from lightning_fabric.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from lightssl.errors import TrainingError
-from lightssl.machine import has_native_bf16
+from lightssl.precision import computes_bf16
 
 
 def make_fabric(precision: str = "auto") -> Fabric:
@@ -45,12 +45,12 @@ def make_fabric(precision: str = "auto") -> Fabric:
 def _choose_precision(precision: str) -> str:
     on_gpu = torch.cuda.is_available()
     if precision == "auto":
-        if not on_gpu:
-            return "bf16-mixed" if has_native_bf16() else "32-true"
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+        if computes_bf16("cuda" if on_gpu else "cpu"):
+            return "bf16-mixed"
+        return "16-mixed" if on_gpu else "32-true"
     if precision == "16-mixed" and not on_gpu:
         raise TrainingError("train.precision=16-mixed needs a GPU.", "Use 32-true on a CPU.")
-    if precision == "bf16-mixed" and not on_gpu and not has_native_bf16():
+    if precision == "bf16-mixed" and not on_gpu and not computes_bf16("cpu"):
         raise TrainingError(
             "This CPU has no bfloat16 arithmetic: training in it would be many times slower than in fp32.",
             "Use --set train.precision=32-true.",

@@ -18,12 +18,12 @@ from lightssl.data.loader import BadImages, clear_worker_errors
 from lightssl.distributed import any_process, average_through_memory, mean_over_processes
 from lightssl.errors import TrainingError
 from lightssl.images import normalise
+from lightssl.layers import use_training_layers
 from lightssl.methods.base import Method
 from lightssl.runs import Run
 from lightssl.train.architecture import ArchitectureSteps
 from lightssl.train.batchnorm import synchronise_batch_norm
 from lightssl.train.compiling import compile_backbones
-from lightssl.train.layers import use_training_layers
 from lightssl.train.log import MetricsLog
 from lightssl.train.schedule import Schedule
 from lightssl.types import Batch, Clock, StepOutput

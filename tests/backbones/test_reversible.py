@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightssl.backbones.batchnorm import batch_norm_layers
 from lightssl.backbones.reversible import ReversibleSequence
-from lightssl.train.layers import HostConvolution, use_training_layers
+from lightssl.layers import HostConvolution, use_training_layers
 
 WIDTH = 6
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]

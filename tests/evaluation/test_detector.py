@@ -1,14 +1,20 @@
 """Detectors: their pyramids, their anchors, their losses."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from lightssl import precision
 from lightssl.backbones import BACKBONES
 from lightssl.backbones.base import Backbone
 from lightssl.data.coco_loader import Photograph
 from lightssl.evaluation.detector import Detector, DetectorOptions, Found, Pyramid, SimplePyramid, pyramid_of
+from lightssl.layers import use_training_layers
+from lightssl.precision import in_bfloat16
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.2, 0.3)
 SMALL = {"short_sides": (64, 64), "long_side": 128, "smallest_anchor": 16, "width": 16, "hidden": 32, "regions": 16}
@@ -83,6 +89,52 @@ def test_every_layer_learns(backbone: Backbone, masks: bool) -> None:
     assert not [name for name in unused if not name.startswith(elsewhere)]
 
 
+def test_coordinates_stay_exact_where_costly_parts_compute_in_bfloat16(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "has_native_bf16", lambda: True)
+    detector = detector_on(backbone, masks=True).train()
+    use_training_layers(detector, torch.device("cpu"))
+    for layer in detector.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.eval()  # statistics of few positions would magnify rounding
+    seen = Recorder([*detector.costly_parts, detector.network.rpn.anchor_generator])
+    shown = [photograph(masks=True)] * 2
+    detector.losses(shown)
+    (*exact, anchors) = seen.outputs
+    inputs = seen.inputs[:-1]
+    with in_bfloat16(*detector.costly_parts, device="cpu"):
+        rounded = [part(*given) for part, given in zip(detector.costly_parts, inputs, strict=True)]
+        losses = detector.losses(shown)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(seen.outputs[-1], anchors, strict=True))
+    for ours, theirs in zip(map(flat, rounded), map(flat, exact), strict=True):
+        assert ours.dtype == torch.float32
+        assert 0 < (ours - theirs).norm() < 0.05 * theirs.norm()
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    sum(losses.values()).backward()
+    assert all(one.grad is None or one.grad.isfinite().all() for one in detector.parameters())
+
+
+class Recorder:
+    """Remembers what modules were given last, and returned."""
+
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self.inputs: list[Any] = [None] * len(modules)
+        self.outputs: list[Any] = [None] * len(modules)
+        for position, module in enumerate(modules):
+            module.register_forward_hook(partial(self._record, position))
+
+    def _record(self, position: int, _: nn.Module, given: Any, output: Any) -> None:
+        self.inputs[position], self.outputs[position] = given, output
+
+
+def flat(output: Any) -> Tensor:
+    """Join the tensors of an output, in dicts, lists and tuples."""
+    if isinstance(output, Tensor):
+        return output.detach().flatten()
+    return torch.cat([flat(one) for one in (output.values() if isinstance(output, dict) else output)])
+
+
 def test_it_finds_what_it_was_shown() -> None:
     torch.manual_seed(0)
     detector = detector_on(BUILDS["resnet18"](), masks=True).train()
@@ -93,7 +145,7 @@ def test_it_finds_what_it_was_shown() -> None:
         sum(detector.losses(shown).values()).backward()
         optimizer.step()
     for module in detector.modules():  # what batch norm has met so far is little
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
             module.reset_running_stats()
     with torch.no_grad():

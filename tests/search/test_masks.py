@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightssl.layers import use_training_layers
 from lightssl.search.spaces import SPACES, Space
 from lightssl.search.supernet import Supernet
-from lightssl.train.layers import use_training_layers
 from tests.search.test_supernet import candidates
 
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from lightssl.backbones.batchnorm import estimate_batch_norm
 from lightssl.errors import ConfigError
+from lightssl.layers import use_training_layers
 from lightssl.methods import METHODS
 from lightssl.methods.base import Method
 from lightssl.optim import parameter_groups
 from lightssl.search.spaces import SPACES, Candidate, Space
 from lightssl.search.supernet import Supernet, _WithoutInitialisation, activate
-from lightssl.train.layers import use_training_layers
 from lightssl.types import Clock
 
 METHOD_OPTIONS: dict[str, dict[str, Any]] = {

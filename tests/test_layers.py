@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightssl.backbones.mobilenetv2 import MobileNetV2
-from lightssl.train.layers import HostConvolution, HostDepthwise, LeanReLU6, use_training_layers
+from lightssl.layers import HostConvolution, HostDepthwise, LeanReLU6, use_training_layers
 
 M_PERTURB = -6  # of glibc's malloc.h: fills memory as it is handed out
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
