@@ -7,10 +7,12 @@ stopped or killed leaves its job to be taken up again.
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner, NopPruner
 from optuna.storages import fail_stale_trials
 from optuna.study import Study, StudyDirection
@@ -75,7 +77,7 @@ class Jobs:
         """Queue the jobs that the study does not have yet: all, unless an earlier start was cut short."""
         for trial in trials_in(self.study, TrialState.RUNNING):
             if _WORKER not in trial.user_attrs:  # killed before it could say whose it is
-                self._hand_back(trial)
+                self._pass_on(trial, TrialState.WAITING)
         known = {_key(trial) for trial in counted(self.study)}
         for job in jobs:
             if json.dumps(job) not in known:
@@ -132,14 +134,17 @@ class Jobs:
         with quiet():
             for left in trials_in(study, TrialState.RUNNING):
                 if left.user_attrs.get(_WORKER) == self._place.worker:
-                    return Trial(study, left._trial_id)
+                    taken = self._pass_on(left, TrialState.RUNNING, {_WORKER: self._place.worker})
+                    if taken is not None:
+                        return Trial(study, taken)
             fail_stale_trials(study)
             while trials_in(study, TrialState.WAITING) or more():
                 trial = study.ask()
-                if self._is_needed(trial):
-                    trial.set_user_attr(_WORKER, self._place.worker)
-                    return trial
-                study.tell(trial, state=TrialState.FAIL)
+                with suppress(UpdateFinishedTrialError):  # the worker that leads has handed it back: see plan
+                    if self._is_needed(trial):
+                        trial.set_user_attr(_WORKER, self._place.worker)
+                        return trial
+                    study.tell(trial, state=TrialState.FAIL)
         return None
 
     def _is_needed(self, trial: Trial) -> bool:
@@ -153,35 +158,59 @@ class Jobs:
 
     def _attempt(self, trial: Trial, do: Do, done: int) -> None:
         try:
-            value = do(trial, done)
-        except Pruned:
-            self.study.tell(trial, state=TrialState.PRUNED)
-        except TrainingError as error:
-            trial.set_user_attr(ERROR, error.message)
-            self.study.tell(trial, state=TrialState.FAIL)
-        except Stopped:
-            if not self._place.leads:  # it will not come back under this name
-                self._hand_back(trial)
-            raise
-        else:
-            self.study.tell(trial, value)
+            try:
+                value = do(trial, done)
+            except Pruned:
+                self.study.tell(trial, state=TrialState.PRUNED)
+            except TrainingError as error:
+                trial.set_user_attr(ERROR, error.message)
+                self.study.tell(trial, state=TrialState.FAIL)
+            except Stopped:
+                if not self._place.leads:  # it will not come back under this name
+                    self._pass_on(trial, TrialState.WAITING)
+                raise
+            else:
+                self.study.tell(trial, value)
+        except (UpdateFinishedTrialError, ValueError):
+            # A computer that slept is taken for a dead one: another worker may have taken the job over meanwhile.
+            if not self._is_finished(trial):
+                raise
 
-    def _hand_back(self, trial: Trial | FrozenTrial) -> None:
-        """Let another worker go on with a job."""
+    def _is_finished(self, trial: Trial | FrozenTrial) -> bool:
+        return self.study.trials[trial.number].state.is_finished()
+
+    def _pass_on(
+        self, trial: Trial | FrozenTrial, state: TrialState, added: Mapping[str, Any] | None = None
+    ) -> int | None:
+        """Put another trial in the place of one that is running: of two workers that try, one does.
+
+        Args:
+            trial: The running one, which fails.
+            state: Of the other: waiting for a worker, or running.
+            added: Attributes of it, beside its job.
+
+        Returns:
+            The id of the other trial; None if it is another worker's doing, or there was no job yet.
+        """
         study = self.study
-        study.tell(trial.number, state=TrialState.FAIL)
+        try:
+            study.tell(trial.number, state=TrialState.FAIL)
+        except (UpdateFinishedTrialError, ValueError):
+            if not self._is_finished(trial):
+                raise
+            return None
         left = study.trials[trial.number]
-        if JOB in left.user_attrs:
-            study.add_trial(
-                optuna.create_trial(
-                    state=TrialState.WAITING,
-                    params=left.params,
-                    distributions=left.distributions,
-                    user_attrs={JOB: left.user_attrs[JOB]},
-                    system_attrs={"failed_trial": trial.number, **left.system_attrs},
-                    intermediate_values=left.intermediate_values,
-                )
-            )
+        if JOB not in left.user_attrs:
+            return None
+        other = optuna.create_trial(
+            state=state,
+            params=left.params,
+            distributions=left.distributions,
+            user_attrs={key: value for key, value in left.user_attrs.items() if key != _WORKER} | dict(added or {}),
+            system_attrs={"failed_trial": trial.number, **left.system_attrs},
+            intermediate_values=left.intermediate_values,
+        )
+        return study._storage.create_new_trial(study._study_id, template_trial=other)
 
 
 def open_jobs(place: Place, what: str, pruner: BasePruner | None = None) -> Study:

@@ -1,6 +1,7 @@
 """Every point is measured once, whoever does it, and whatever happens to them."""
 
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,13 +9,16 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.trial import TrialState
 
 from lightssl.errors import ConfigError, TrainingError
 from lightssl.progress import Silent
+from lightssl.search import jobs
 from lightssl.search.effects import effect_of, seed_spread
 from lightssl.search.jobs import Place, Pruned
 from lightssl.search.points import Measured, Report, measure_points
-from lightssl.search.storage import Heartbeat
+from lightssl.search.storage import Heartbeat, quiet, trials_in
 from lightssl.search.sweep import Axes, Point, Schedule, factor_points, grid_points
 from lightssl.search.task import Stopped
 
@@ -147,6 +151,69 @@ def test_what_a_killed_worker_was_at_is_taken_over(place: Place) -> None:
     assert [one.point for one in found] == list(FACTOR.points)
     assert len(reported) == len(FACTOR.points)
     assert found[0].parts[1] == 1.0  # as it was reported before
+
+
+@pytest.mark.parametrize("first", ["lead", "another"])
+def test_what_the_lead_was_at_is_done_once_though_others_take_it_over_as_it_comes_back(
+    first: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent = replace(place, heartbeat=Heartbeat(every_s=1, grace_s=1))
+    done: list[Point] = []
+
+    def killed(point: Point, title: str, report: Report) -> Sequence[Mapping[str, Any]]:
+        raise MemoryError
+
+    def listed(study: optuna.Study, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
+        """Let another worker find the lead silent, right after (or before) the lead has seen what it left."""
+        before = trials_in(study, *states)
+        if states == (TrialState.RUNNING,) and stale:
+            stale.pop()
+            fail_stale_trials(optuna.load_study(study_name="test", storage=study._storage))
+        return before if first == "lead" else trials_in(study, *states)
+
+    def going_on(point: Point, title: str, report: Report) -> Sequence[Mapping[str, Any]]:
+        done.append(point)
+        return measure(point, title, report)
+
+    with pytest.raises(MemoryError):
+        run(silent, FACTOR, killed)
+    time.sleep(2.5)  # longer than grace and the database's whole seconds
+    stale = [True]
+    monkeypatch.setattr(jobs, "trials_in", listed)
+    monkeypatch.setattr(jobs.Jobs, "plan", lambda *_, **__: None)  # it has been, and lists trials as well
+    found = run(silent, FACTOR, going_on)
+    assert not stale
+    assert sorted(map(str, done)) == sorted(map(str, FACTOR.points))
+    assert [one.point for one in found] == list(FACTOR.points)
+
+
+def test_a_worker_that_was_taken_for_dead_leaves_its_job_to_the_others(place: Place) -> None:
+    asleep = replace(place, worker="asleep", leads=False)
+    done: list[Point] = []
+    slept: list[Point] = []
+
+    def killed(point: Point, title: str, report: Report) -> Sequence[Mapping[str, Any]]:
+        raise MemoryError
+
+    def awake(point: Point, title: str, report: Report) -> Sequence[Mapping[str, Any]]:
+        done.append(point)
+        return measure(point, title, report)
+
+    def sleeping(point: Point, title: str, report: Report) -> Sequence[Mapping[str, Any]]:
+        slept.append(point)
+        study = optuna.load_study(study_name="test", storage=place.storage)
+        study.tell(1, state=TrialState.FAIL)
+        with quiet():
+            RetryHeartbeatStaleTrialCallback()(study, study.trials[1])
+        run(place, FACTOR, awake)
+        return measure(point, title, report)
+
+    with pytest.raises(MemoryError):
+        run(place, FACTOR, killed)
+    found = run(asleep, FACTOR, sleeping)
+    assert slept == [FACTOR.points[1]]
+    assert sorted(map(str, done)) == sorted(map(str, FACTOR.points))
+    assert [one.point for one in found] == list(FACTOR.points)
 
 
 def test_points_with_low_scores_are_given_up(place: Place) -> None:
