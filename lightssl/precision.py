@@ -19,8 +19,13 @@ def computes_bf16(device: torch.device | str) -> bool:
     return kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def precision_of(device: torch.device | str) -> str:
+    """Return what :func:`in_bfloat16` comes to on a device, by Fabric's names: ``bf16-mixed`` or ``32-true``."""
+    return "bf16-mixed" if computes_bf16(device) else "32-true"
+
+
 @contextmanager
-def in_bfloat16(*modules: nn.Module, device: torch.device | str) -> Iterator[bool]:
+def in_bfloat16(*modules: nn.Module, device: torch.device | str) -> Iterator[None]:
     """Let modules compute by autocast in bfloat16, where a device can, and hand on what they return as float32.
 
     What comes between them, such as losses and the coordinates of boxes, stays in float32: bfloat16 tells pixel 1,000
@@ -29,18 +34,15 @@ def in_bfloat16(*modules: nn.Module, device: torch.device | str) -> Iterator[boo
     Args:
         modules: Each is called by others, not by one another; their weights stay in float32.
         device: Where they are.
-
-    Yields:
-        Whether they do.
     """
-    able = computes_bf16(device)
-    for module in modules if able else ():
+    changed = modules if computes_bf16(device) else ()
+    for module in changed:
         # An attribute hides the method of the class, and goes again: names in the state stay what they are.
         module.forward = _autocast(module.forward, torch.device(device).type)  # type: ignore[method-assign]
     try:
-        yield able
+        yield
     finally:
-        for module in modules if able else ():
+        for module in changed:
             del module.forward
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from lightssl import precision
-from lightssl.precision import computes_bf16, in_bfloat16
+from lightssl.precision import computes_bf16, in_bfloat16, precision_of
 
 
 class Levels(nn.Module):
@@ -28,9 +28,9 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("able")
 def test_modules_compute_in_bfloat16_and_hand_on_float32() -> None:
     module = Levels()
-    with in_bfloat16(module, device="cpu") as used:
+    with in_bfloat16(module, device="cpu"):
         found = module(torch.randn(3, 4))
-    assert used
+    assert precision_of("cpu") == "bf16-mixed"
     assert found["computed"] == torch.bfloat16
     assert [one.dtype for one in found["list"]] == [torch.float32, torch.int64]
     assert found["tuple"][0].dtype == torch.float64
@@ -65,9 +65,9 @@ def test_modules_are_afterwards_what_they_were() -> None:
 def test_a_cpu_without_it_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "has_native_bf16", lambda: False)
     module = Levels()
-    with in_bfloat16(module, device="cpu") as used:
+    with in_bfloat16(module, device="cpu"):
         assert module(torch.randn(3, 4))["computed"] == torch.float32
-    assert not used
+    assert precision_of("cpu") == "32-true"
 
 
 @pytest.mark.parametrize("native", [True, False])

@@ -16,7 +16,7 @@ from lightssl.errors import DataError, LightSSLError
 from lightssl.evaluation.average_precision import Detections, average_precision
 from lightssl.evaluation.detector import Detector, DetectorOptions
 from lightssl.layers import use_training_layers
-from lightssl.precision import in_bfloat16
+from lightssl.precision import in_bfloat16, precision_of
 from lightssl.progress import Narrator
 from lightssl.schedules import warmup_steps_down
 from lightssl.types import BadImage
@@ -105,7 +105,7 @@ def train_detector(
             options=options,
         )
         use_training_layers(detector, torch.device(photographs.device))
-        with in_bfloat16(*detector.costly_parts, device=photographs.device) as bf16:
+        with in_bfloat16(*detector.costly_parts, device=photographs.device):
             _train(detector, photographs, schedule, seed=seed, title=title, narrator=narrator)
     found = find_objects(detector, photographs, title=title, narrator=narrator)
     result = {
@@ -114,7 +114,7 @@ def train_detector(
         "iterations": schedule.iterations,
         "batch_size": min(schedule.batch_size, len(photographs.train.with_objects())),
         "learning_rate": schedule.learning_rate,
-        "precision": "bf16-mixed" if bf16 else "32-true",
+        "precision": precision_of(photographs.device),
         "parameters": sum(parameter.numel() for parameter in detector.parameters()),
         "train_images": len(photographs.train),
         "test_images": len(photographs.test),

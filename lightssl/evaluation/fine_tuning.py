@@ -18,6 +18,8 @@ from lightssl.evaluation.classifier import Classifier
 from lightssl.evaluation.features import extract_features
 from lightssl.evaluation.held_out import accuracy
 from lightssl.images import normalise
+from lightssl.layers import use_training_layers
+from lightssl.precision import in_bfloat16, precision_of
 from lightssl.progress import Narrator
 from lightssl.schedules import warmup_cosine
 from lightssl.views.plan import Scale
@@ -79,6 +81,8 @@ def fine_tune(
 ) -> float:
     """Train a classifier, and return the percentage of test images that it names right in the end.
 
+    It trains in bfloat16 where the device computes in it, and is measured in float32.
+
     Args:
         classifier: Trained in place; it ends on the CPU, in eval mode.
         images: What is known of the images.
@@ -109,13 +113,18 @@ def fine_tune(
         workers=images.workers,
         pin_memory=torch.device(images.device).type == "cuda",
     )
+    use_training_layers(classifier, torch.device(images.device))
     classifier.to(images.device).to(memory_format=torch.channels_last).train()
     if frozen:
         classifier.backbone.eval().requires_grad_(False)
     bad = BadImages(len(trained_on))
     peaks = [group["lr"] for group in optimizer.param_groups]
     warmup = round(course.warmup * total)
-    with narrator.work(f"Fine-tuning, {title}", total) as bar, clear_worker_errors():
+    with (
+        narrator.work(f"Fine-tuning, {title}", total) as bar,
+        clear_worker_errors(),
+        in_bfloat16(classifier, device=images.device),
+    ):
         for step, batch in enumerate(batches):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = warmup_cosine(
@@ -178,11 +187,12 @@ def classes_shown(source: Source) -> list[int]:
     return labels
 
 
-def describe_course(course: Course, images: int) -> dict[str, Any]:
+def describe_course(course: Course, trained_on: Source, device: torch.device | str) -> dict[str, Any]:
     """Return what a result says of how it was trained."""
     return {
         "epochs": course.epochs,
-        "batch_size": min(course.batch_size, images),
-        "train_images": images,
+        "batch_size": min(course.batch_size, len(trained_on)),
+        "train_images": len(trained_on),
         "crop_area": list(course.area),
+        "precision": precision_of(device),
     }

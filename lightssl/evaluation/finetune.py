@@ -72,5 +72,5 @@ def finetune(
         title=start.network,
         narrator=narrator,
     )
-    result = {"top1": top1, **describe_course(course, len(images.train)), "learning_rate": learning_rate}
+    result = {"top1": top1, **describe_course(course, images.train, images.device), "learning_rate": learning_rate}
     yield FineTuned({**result, "test_images": len(images.test)}, classifier, images.train)

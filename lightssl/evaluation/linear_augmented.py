@@ -100,7 +100,7 @@ def linear_augmented(
         narrator=narrator,
         frozen=True,
     )
-    result = {"top1": top1, **describe_course(course, len(images.train)), "learning_rate": rate}
+    result = {"top1": top1, **describe_course(course, images.train, images.device), "learning_rate": rate}
     yield FineTuned({**result, "test_images": len(images.test)}, classifier, images.train)
 
 

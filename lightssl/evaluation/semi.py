@@ -97,7 +97,12 @@ def semi(
             title=f"{start.network}, {title}",
             narrator=narrator,
         )
-        result = {"labels": title, "top1": top1, **describe_course(course, len(source)), "learning_rate": rate}
+        result = {
+            "labels": title,
+            "top1": top1,
+            **describe_course(course, source, images.device),
+            "learning_rate": rate,
+        }
         yield FineTuned({**result, "test_images": len(images.test)}, classifier, source)
 
 

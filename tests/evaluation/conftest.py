@@ -3,6 +3,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from lightssl import precision
 from lightssl.evaluation.features import Features
 
 
@@ -23,3 +24,9 @@ def clusters() -> Callable[..., Features]:
         return Features(x, y, x_test, y_test, names, torch.arange(train) + 1000, torch.arange(test) + 2000)
 
     return make
+
+
+@pytest.fixture
+def in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train as a CPU that does not compute in bfloat16."""
+    monkeypatch.setattr(precision, "has_native_bf16", lambda: False)

@@ -3,6 +3,7 @@
 import math
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lightssl import precision
 from lightssl.backbones.base import Backbone, Stage
 from lightssl.backbones.vit import ViT
 from lightssl.data.sources import Source, Subset
@@ -132,6 +134,7 @@ def test_every_part_learns_and_the_start_stays_as_it_was(start: Start, images: L
         assert parameter.ndim == 1 or not torch.equal(parameter, old)
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_semi_is_sgd_with_nesterov_momentum_along_a_cosine(start: Start, images: LabelledImages) -> None:
     """The whole training, written out in float64: six images in each step, whose crops are all alike."""
     one_colour = labelled(Flat(6), Flat(6))
@@ -152,6 +155,21 @@ def test_semi_is_sgd_with_nesterov_momentum_along_a_cosine(start: Start, images:
                 p.sub_(rate * (p.grad + 0.9 * v))
     for got, expected in zip(ended.classifier.parameters(), network.parameters(), strict=True):
         torch.testing.assert_close(got.double(), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_bfloat16_ends_where_float32_does(
+    start: Start, images: LabelledImages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = {}
+    for native, name in ((False, "32-true"), (True, "bf16-mixed")):
+        monkeypatch.setattr(precision, "has_native_bf16", partial(bool, native))
+        (ended[name],) = run(semi, start, images, labels=[0.5], epochs=[2])
+        assert ended[name].result["precision"] == name
+    exact, rounded = (weights(one.classifier) for one in ended.values())
+    floating = [pair for pair in zip(exact, rounded, strict=True) if pair[0].is_floating_point()]
+    distance = sum((one - other).norm().item() for one, other in floating)
+    assert 0 < distance < 0.02 * sum(one.norm().item() for one, _ in floating)
+    assert {one.dtype for one in ended["bf16-mixed"].classifier.parameters()} == {torch.float32}
 
 
 def test_the_seed_decides_all(start: Start, images: LabelledImages) -> None:
@@ -230,6 +248,7 @@ def test_a_rate_that_makes_the_loss_infinite(start: Start, images: LabelledImage
         run(semi, start, images, labels=[1], epochs=[40], learning_rate=1e30)
 
 
+@pytest.mark.usefixtures("in_float32")
 def test_a_linear_layer_on_crops_is_lars_on_a_frozen_network(start: Start) -> None:
     """The whole training, written out in float64, as above."""
     one_colour = labelled(Flat(6), Flat(6))
