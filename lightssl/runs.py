@@ -125,6 +125,10 @@ class Run:
         """Result of an evaluation task."""
         return self.results / f"{task}.json"
 
+    def under_way_path(self, task: str) -> Path:
+        """Folder for the state of what an evaluation task trains, until its result is written."""
+        return self.results / f"{task}-under-way"
+
     def picture_path(self, task: str) -> Path:
         """Picture that an evaluation task draws."""
         return self.results / f"{task}.png"

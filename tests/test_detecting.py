@@ -19,6 +19,7 @@ from lightssl.errors import ConfigError, DataError
 from lightssl.evaluation.detector import Detector
 from lightssl.pipeline.loading import load_network
 from lightssl.runs import Run
+from tests.processes import kill_when, start
 
 SMALL = {
     **{"iterations": 8, "batch_size": 4, "warmup": 2, "short_sides": [48, 48], "long_side": 64, "smallest_anchor": 8},
@@ -88,6 +89,25 @@ def test_the_same_seed_gives_the_same_detector(run: Run, coco: Path) -> None:
         for _ in range(2)
     )
     assert once == again
+
+
+def test_a_killed_evaluation_goes_on_and_ends_as_one_that_was_not(
+    run: Run, coco: Path, tmp_path: Path, program: Callable[..., CompletedProcess[str]]
+) -> None:
+    settings = [word for text in short("detect") for word in ("--set", text)]
+    arguments = ["evaluate", str(run), "--task", "detect", "--data", str(coco), *settings]
+    whole = lightssl.evaluate(run, tasks=["detect"], data=str(coco), overrides=short("detect"))["detect"]
+    run.evaluation_path("detect").unlink()
+    states = run.under_way_path("detect")
+    assert not states.exists()
+    process = start(arguments, tmp_path)
+    kill_when(process, lambda: len(list(states.glob("*.pt"))) == 1)  # the first network is trained
+    assert not run.evaluation_path("detect").exists()
+    again = program(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "Learning to find objects, detect, pre-trained: going on after step 8 of 8." in again.stderr
+    assert json.loads(run.evaluation_path("detect").read_text()) == whole
+    assert not states.exists()
 
 
 def test_one_class_is_enough(run: Run, coco: Path) -> None:

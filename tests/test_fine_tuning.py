@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -15,9 +18,12 @@ from lightssl.config.load import validate
 from lightssl.data.sources import open_splits
 from lightssl.deploy.onnx import read_metadata
 from lightssl.errors import ConfigError
+from lightssl.evaluation import fine_tuning
+from lightssl.evaluation.training import Training, UnderWay, train
 from lightssl.pipeline.building import build_method, evaluation_batches
 from lightssl.pipeline.fine_tuning import pretrained_start, random_start
 from lightssl.pipeline.loading import load_network
+from lightssl.progress import Narrator
 from lightssl.runs import Run
 
 SHORT = ["finetune.epochs=2", "finetune.batch_size=8", "finetune.learning_rate=0.01"]
@@ -57,6 +63,29 @@ def test_a_classifier_from_fine_tuning_to_a_timed_onnx_file(run: Run, photos: Pa
     page = lightssl.report(run.made_by("finetune")).read_text(encoding="utf-8")
     assert "A classifier, fine-tuned from run on 24 labelled images" in page
     assert "Fine-tuning" in lightssl.report(run).read_text(encoding="utf-8")
+
+
+def test_each_training_goes_on_where_an_evaluation_was_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = [*SHORT, "semi.batch_size=8", "semi.labels=[0.5]", "semi.epochs=[2]"]
+    whole = lightssl.evaluate(run, tasks=["semi", "finetune"], overrides=options)
+    steps: list[str] = []
+
+    def counted(training: Training, title: str, narrator: Narrator, kept: UnderWay | None = None) -> None:
+        def loss(batch: Any) -> torch.Tensor:
+            steps.append(title)
+            if len(steps) == 9:
+                raise KeyboardInterrupt
+            return training.loss(batch)
+
+        train(replace(training, loss=loss), title, narrator, kept)
+
+    monkeypatch.setattr(fine_tuning, "train", counted)
+    for expected in (9, 17):
+        with pytest.raises(KeyboardInterrupt) if expected == 9 else nullcontext():
+            assert lightssl.evaluate(run, tasks=["semi", "finetune"], overrides=options) == whole
+        assert len(steps) == expected, steps
+    assert not run.under_way_path("semi").exists()
+    assert not run.under_way_path("finetune").exists()
 
 
 def test_what_lies_below_the_classifier_is_a_backbone(run: Run) -> None:

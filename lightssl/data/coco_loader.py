@@ -31,7 +31,14 @@ class Photographs(NamedTuple):
 
 
 def training_photographs(
-    images: CocoImages, *, batch_size: int, seed: int, total_steps: int, masks: bool, workers: int = 0
+    images: CocoImages,
+    *,
+    batch_size: int,
+    seed: int,
+    total_steps: int,
+    masks: bool,
+    workers: int = 0,
+    start_step: int = 0,
 ) -> Iterator[Photographs]:
     """Yield the photographs of each step, every other one mirrored.
 
@@ -41,15 +48,22 @@ def training_photographs(
         images: All of them.
         batch_size: Images in a step.
         seed: Draws order and mirroring.
-        total_steps: Steps to yield.
+        total_steps: One past the last step.
         masks: Draw the masks as well.
         workers: Processes that read images; 0 reads them in this one.
+        start_step: The first step to yield.
 
     Raises:
         DataError: A batch cannot be filled; or, while iterating, too many images in a row cannot be used.
     """
     sampler = StepSampler(
-        len(images), batch_size=batch_size, seed=seed, start_step=0, total_steps=total_steps, rank=0, world_size=1
+        len(images),
+        batch_size=batch_size,
+        seed=seed,
+        start_step=start_step,
+        total_steps=total_steps,
+        rank=0,
+        world_size=1,
     )
     yield from received(data_loader(_Batches(images, seed, masks), workers, seed, sampler=sampler, batch_size=None))
 

@@ -1,7 +1,9 @@
 """Training a network to find objects. Each task that does so is one file: ``detect.py``, ``segment.py``."""
 
+from collections.abc import Iterator
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,13 +12,13 @@ from torch.optim import SGD
 
 from lightssl.backbones.base import Backbone
 from lightssl.data.coco import CocoImages
-from lightssl.data.coco_loader import Photograph, photographs_in_order, training_photographs
-from lightssl.data.loader import BadImages, clear_worker_errors
-from lightssl.errors import DataError, LightSSLError
+from lightssl.data.coco_loader import Photograph, Photographs, photographs_in_order, training_photographs
+from lightssl.data.loader import clear_worker_errors
+from lightssl.errors import DataError
 from lightssl.evaluation.average_precision import Detections, average_precision
 from lightssl.evaluation.detector import Detector, DetectorOptions
-from lightssl.layers import use_training_layers
-from lightssl.precision import in_bfloat16, precision_of
+from lightssl.evaluation.training import Training, UnderWay, fingerprint, train
+from lightssl.precision import precision_of
 from lightssl.progress import Narrator
 from lightssl.schedules import warmup_steps_down
 from lightssl.types import BadImage
@@ -37,6 +39,7 @@ class Surroundings:
     std: tuple[float, float, float]
     workers: int = 0
     device: torch.device | str = "cpu"
+    under_way: Path | None = None  # folder for the state of trainings, which go on from there
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,13 @@ class Schedule:
     warmup: int  # iterations in which it rises
 
     def rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
+        """Return the learning rate of a step, as a share of the full one."""
         return warmup_steps_down(
             step,
             total_steps=self.iterations,
             warmup_steps=self.warmup,
-            warmup_from=_WARMUP_FROM * self.learning_rate,
-            peak=self.learning_rate,
+            warmup_from=_WARMUP_FROM,
+            peak=1.0,
             milestones=_MILESTONES,
         )
 
@@ -104,9 +107,7 @@ def train_detector(
             std=photographs.std,
             options=options,
         )
-        use_training_layers(detector, torch.device(photographs.device))
-        with in_bfloat16(*detector.costly_parts, device=photographs.device):
-            _train(detector, photographs, schedule, seed=seed, title=title, narrator=narrator)
+    _train(detector, photographs, schedule, seed=seed, title=title, narrator=narrator)
     found = find_objects(detector, photographs, title=title, narrator=narrator)
     result = {
         **average_precision(photographs.test, found, masks=options.masks),
@@ -129,38 +130,45 @@ def _train(
     batch_size = min(schedule.batch_size, len(images))
     if batch_size < 2:
         raise DataError("There is a single image to learn from.", "Batch norm needs two at least.")
-    batches = training_photographs(
-        images,
+
+    def batches(start_step: int) -> Iterator[Photographs]:
+        return training_photographs(
+            images,
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start_step,
+            total_steps=schedule.iterations,
+            masks=detector.options.masks,
+            workers=photographs.workers,
+        )
+
+    def loss(batch: Photographs) -> torch.Tensor:
+        losses = detector.losses([_moved(one, device) for one in batch.images])
+        return torch.stack(list(losses.values())).sum()
+
+    training = Training(
+        detector.train(),
+        detector.costly_parts,
+        SGD(detector.parameters(), lr=schedule.learning_rate, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY),
+        batches,
+        loss,
+        schedule.rate,
+        steps=schedule.iterations,
         batch_size=batch_size,
+        images=len(images),
         seed=seed,
-        total_steps=schedule.iterations,
-        masks=detector.options.masks,
-        workers=photographs.workers,
+        device=device,
     )
-    detector.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = SGD(detector.parameters(), lr=schedule.rate(0), momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY)
-    bad = BadImages(len(images))
-    with narrator.work(f"Learning to find objects, {title}", schedule.iterations) as bar, clear_worker_errors():
-        for step, (batch, unusable) in enumerate(batches):
-            for group in optimizer.param_groups:
-                group["lr"] = schedule.rate(step)
-            bad.add(unusable, seen=batch_size)
-            losses = detector.losses([_moved(one, device) for one in batch])
-            loss = torch.stack(list(losses.values())).sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if step % 10 == 0 or step == schedule.iterations - 1:  # to look at a loss is to wait for it
-                value = loss.item()
-                if not np.isfinite(value):
-                    raise LightSSLError(
-                        f"The loss of step {step:,} of the training is {value}.",
-                        "Train it more slowly: --set TASK.learning_rate=...",
-                    )
-                bar(step + 1, f"loss {value:.3f}")
-    if len(bad):
-        narrator.say(f"{len(bad):,} training images could not be used; others took their place.")
-    detector.to("cpu").eval()
+    kept = None
+    if photographs.under_way is not None:
+        numbers = fingerprint(images.sizes, images.boxes, images.box_labels)
+        what = {
+            "images": [images.name, numbers],
+            "schedule": asdict(schedule),
+            "detector": asdict(detector.options),
+        }
+        kept = UnderWay(photographs.under_way, what)
+    train(training, f"Learning to find objects, {title}", narrator, kept)
 
 
 def find_objects(detector: Detector, photographs: Surroundings, *, title: str, narrator: Narrator) -> list[Detections]:

@@ -1,27 +1,30 @@
 """Training a whole network to name images. Each task that does so is one file: ``finetune.py``, ``semi.py``."""
 
+from collections.abc import Iterable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lightssl.backbones.base import Backbone
-from lightssl.data.loader import BadImages, clear_worker_errors, evaluation_loader, pretraining_loader, steps_per_epoch
+from lightssl.data.loader import evaluation_loader, pretraining_loader, steps_per_epoch
 from lightssl.data.sources import Source
-from lightssl.errors import DataError, LightSSLError
+from lightssl.errors import DataError
 from lightssl.evaluation.classifier import Classifier
 from lightssl.evaluation.features import extract_features
 from lightssl.evaluation.held_out import accuracy
+from lightssl.evaluation.training import Training, UnderWay, fingerprint, train
 from lightssl.images import normalise
-from lightssl.layers import use_training_layers
-from lightssl.precision import in_bfloat16, precision_of
+from lightssl.precision import precision_of
 from lightssl.progress import Narrator
 from lightssl.schedules import warmup_cosine
+from lightssl.types import Batch
 from lightssl.views.plan import Scale
 from lightssl.views.training import TrainingCrop
 
@@ -54,6 +57,7 @@ class LabelledImages:
     std: tuple[float, float, float]
     workers: int = 0
     device: torch.device | str = "cpu"
+    under_way: Path | None = None  # folder for the state of trainings, which go on from there
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ def fine_tune(
 ) -> float:
     """Train a classifier, and return the percentage of test images that it names right in the end.
 
-    It trains in bfloat16 where the device computes in it, and is measured in float32.
+    It trains in bfloat16 where the device computes in it, and is measured in float32. See
+    :func:`lightssl.evaluation.training.train`.
 
     Args:
         classifier: Trained in place; it ends on the CPU, in eval mode.
@@ -103,51 +108,50 @@ def fine_tune(
         raise DataError("There is a single image to fine-tune on.", "Batch norm needs two at least.")
     total = course.epochs * steps_per_epoch(len(trained_on), batch_size)
     labels = torch.from_numpy(np.asarray(trained_on.labels, dtype=np.int64))
-    batches = pretraining_loader(
-        trained_on,
-        TrainingCrop(images.size, course.area, seed=seed),
-        batch_size=batch_size,
-        seed=seed,
-        start_step=0,
-        total_steps=total,
-        workers=images.workers,
-        pin_memory=torch.device(images.device).type == "cuda",
-    )
-    use_training_layers(classifier, torch.device(images.device))
-    classifier.to(images.device).to(memory_format=torch.channels_last).train()
+
+    def batches(start_step: int) -> Iterable[Batch]:
+        return pretraining_loader(
+            trained_on,
+            TrainingCrop(images.size, course.area, seed=seed),
+            batch_size=batch_size,
+            seed=seed,
+            start_step=start_step,
+            total_steps=total,
+            workers=images.workers,
+            pin_memory=torch.device(images.device).type == "cuda",
+        )
+
+    def loss(batch: Batch) -> Tensor:
+        inputs = normalise(batch.views[0][0].to(images.device, non_blocking=True), images.mean, images.std)
+        targets = labels[batch.indices].to(images.device, non_blocking=True)
+        return cross_entropy(classifier(inputs), targets, label_smoothing=course.label_smoothing)
+
+    def rate(step: int) -> float:
+        warmup = round(course.warmup * total)
+        return warmup_cosine(step, total_steps=total, warmup_steps=warmup, warmup_from=0.0, peak=1.0, end=0.0)
+
+    classifier.train()
     if frozen:
         classifier.backbone.eval().requires_grad_(False)
-    bad = BadImages(len(trained_on))
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    warmup = round(course.warmup * total)
-    with (
-        narrator.work(f"Fine-tuning, {title}", total) as bar,
-        clear_worker_errors(),
-        in_bfloat16(classifier, device=images.device),
-    ):
-        for step, batch in enumerate(batches):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = warmup_cosine(
-                    step, total_steps=total, warmup_steps=warmup, warmup_from=0.0, peak=peak, end=0.0
-                )
-            bad.add(batch.bad, seen=len(batch.indices))
-            inputs = normalise(batch.views[0][0].to(images.device, non_blocking=True), images.mean, images.std)
-            targets = labels[batch.indices].to(images.device, non_blocking=True)
-            loss = cross_entropy(classifier(inputs), targets, label_smoothing=course.label_smoothing)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            if step % 10 == 0 or step == total - 1:  # to look at a loss is to wait for it
-                value = loss.item()
-                if not np.isfinite(value):
-                    raise LightSSLError(
-                        f"The loss of step {step:,} of the fine-tuning is {value}.",
-                        "Train it more slowly: --set TASK.learning_rate=...",
-                    )
-                bar(step + 1, f"loss {value:.3f}")
-    if len(bad):
-        narrator.say(f"{len(bad):,} training images could not be used; others took their place.")
-    classifier.to("cpu").eval()
+    training = Training(
+        classifier,
+        [classifier],
+        optimizer,
+        batches,
+        loss,
+        rate,
+        steps=total,
+        batch_size=batch_size,
+        images=len(trained_on),
+        seed=seed,
+        device=images.device,
+    )
+    kept = None
+    if images.under_way is not None:
+        what = {"images": [trained_on.name, images.size, fingerprint(labels)], "course": asdict(course)}
+        kept = UnderWay(images.under_way, what)
+    train(training, f"Fine-tuning, {title}", narrator, kept)
+    classifier.eval()
     return top1_of(classifier, images)
 
 

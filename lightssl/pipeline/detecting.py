@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lightssl.backbones.base import Backbone
@@ -72,7 +73,8 @@ def detections(
     results: dict[str, list[dict[str, Any]]] = {task: [] for task in functions}
     for name, backbone in networks.items():
         for task, function in functions.items():
-            ended = function(backbone, photographs, narrator, f"{task}, {name}")
+            here = replace(photographs, under_way=run.under_way_path(task))
+            ended = function(backbone, here, narrator, f"{task}, {name}")
             results[task].append({"network": name, **ended.result})
             if name == PRETRAINED:
                 _write_detector(run, recipe, task, ended, train, where)

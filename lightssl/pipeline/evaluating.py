@@ -1,5 +1,6 @@
 """``evaluate``: what a network has learned."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,8 @@ def evaluate(
     Most tasks take its features as they are. A random network with batch norm is then measured twice: with batch norm
     as initialised, and with its statistics estimated on the training images. Neither is the better baseline everywhere.
     ``semi`` and ``finetune`` train the network on; the latter leaves a classifier in the run folder, which is a run of
-    its own: see :meth:`lightssl.runs.Run.made_by`. So do ``detect`` and ``segment``, which learn to find objects.
+    its own: see :meth:`lightssl.runs.Run.made_by`. So do ``detect`` and ``segment``, which learn to find objects. Their
+    state is kept every few minutes: called again after it was stopped, each goes on to the same end.
 
     Args:
         run: By default the latest run.
@@ -136,6 +138,7 @@ def _write(
     for task, rows in results.items():
         written[task] = {"task": task, "results": rows, "data": dict(data), "seed": recipe.train.seed}
         write_json((path_of or run.evaluation_path)(task), written[task])
+        shutil.rmtree(run.under_way_path(task), ignore_errors=True)
     return written
 
 

@@ -1,6 +1,7 @@
 """``evaluate`` for tasks that train the network on, and what they leave behind."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -69,7 +70,7 @@ def fine_tunings(
     results: dict[str, list[dict[str, Any]]] = {task: [] for task in functions}
     for start in (pretrained_start(run, recipe), *([random_start(run, recipe)] if random else [])):
         for task, function in functions.items():
-            for ended in function(start, images, narrator):
+            for ended in function(start, replace(images, under_way=run.under_way_path(task)), narrator):
                 results[task].append({"network": start.network, **ended.result})
                 if start.network != PRETRAINED:
                     continue

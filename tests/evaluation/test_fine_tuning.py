@@ -242,9 +242,7 @@ def test_a_class_that_is_only_tested(start: Start, images: LabelledImages) -> No
 
 
 def test_a_rate_that_makes_the_loss_infinite(start: Start, images: LabelledImages) -> None:
-    with pytest.raises(
-        LightSSLError, match=r"The loss of step [\d,]+ of the fine-tuning is (nan|inf)\.\n.*learning_rate"
-    ):
+    with pytest.raises(LightSSLError, match=r"The loss of step [\d,]+ of the training is (nan|inf)\.\n.*learning_rate"):
         run(semi, start, images, labels=[1], epochs=[40], learning_rate=1e30)
 
 
