@@ -64,6 +64,31 @@ def test_what_was_stopped_goes_on_where_it_was(
         torch.testing.assert_close(torch.from_numpy(read["features"]), expected(run, photos), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_a_damaged_part_is_computed_again(
+    damage: str, run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, extract, parts = tmp_path / "features.npz", embedding.extract_features, []
+
+    def counted(*arguments, **options):
+        parts.append(len(parts))
+        if len(parts) == 3:
+            raise KeyboardInterrupt
+        return extract(*arguments, **options)
+
+    monkeypatch.setattr(embedding, "extract_features", counted)
+    with pytest.raises(KeyboardInterrupt):
+        lightssl.embed(run, data=str(photos), out=out)
+    first = min(tmp_path.glob(".features.npz.parts/*.npz"))
+    content = bytearray(first.read_bytes())
+    content[len(content) // 2] ^= 255
+    first.write_bytes(content[:100] if damage == "cut" else content)
+    lightssl.embed(run, data=str(photos), out=out)
+    assert len(parts) == -(-len(open_source(str(photos))) // 7) + 2  # the first and the third one twice
+    with np.load(out) as read:
+        torch.testing.assert_close(torch.from_numpy(read["features"]), expected(run, photos), rtol=1e-4, atol=1e-5)
+
+
 def test_parts_of_other_images_are_not_taken(
     run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 
@@ -112,8 +113,12 @@ class _Parts:
         return self.folder / f"{start:012}.npz"
 
     def has(self, start: int) -> bool:
-        """Tell whether the part is there that begins with this image."""
-        return self._path(start).exists()
+        """Tell whether the part is there, and whole, that begins with this image."""
+        try:
+            with ZipFile(self._path(start)) as archive:
+                return archive.testzip() is None
+        except (OSError, BadZipFile):
+            return False
 
     def make(self, start: int, backbone: Backbone, recipe: Recipe, on_images: Callable[[int], None]) -> None:
         """Compute one part."""
