@@ -167,7 +167,7 @@ def test_little_is_reported_as_far_as_it_goes(tmp_path: Path, networks: int, sce
     page = Page(folder / "study" / "report.html")
     assert {"ranks", "correlations", "regret"} - set(page.ids) == absent
     if networks < 3 and scenarios > 1:
-        assert "A correlation needs three networks" in page.text
+        assert "A correlation needs three architectures" in page.text
 
 
 def test_equal_accuracies_and_costs_are_reported(tmp_path: Path) -> None:

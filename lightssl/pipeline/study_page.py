@@ -142,7 +142,8 @@ class StudyPage:
             return None
         found = self.results["correlations"]
         if not found:
-            few = f"A correlation needs three networks; there {'are two' if len(self.networks) == 2 else 'is one'}."
+            members = {one["member"] for one in self.networks}
+            few = f"A correlation needs three architectures; there {'are two' if len(members) == 2 else 'is one'}."
             return Section("correlations", "Do scenarios agree?", notes=[few])
         everyone, *groups = found
         pictures = [

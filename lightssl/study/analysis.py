@@ -46,7 +46,7 @@ from lightssl.study.table import Row
 KINDS: tuple[Kind, ...] = get_args(Kind)
 COSTS = ("flops", "parameters")
 EVERY = "all networks"
-LEAST_FOR_CORRELATION = 3  # networks
+LEAST_FOR_CORRELATION = 3  # members: trained in several ways, one does not tell as much as several
 LEAST_IN_GROUP = 5  # networks of a family that are looked at alone
 MLP = "mlp"
 _BEFORE_MLP = (*LINEAR, "logistic")
@@ -68,6 +68,7 @@ class Agreement:
 
     group: str
     networks: int
+    members: int  # that they are trainings of
     by_kind: dict[Kind, Correlations]  # S columns each
 
 
@@ -107,6 +108,7 @@ class Widths:
     """Networks that differ in their width alone."""
 
     series: tuple[tuple[int, ...], ...]  # networks, each from narrow to wide
+    architectures: int  # that they are trainings of, whatever their width
     steps: tuple[WidthStep, ...]
     pairs: int
     up: int
@@ -133,7 +135,7 @@ class TaskComparison:
     pairs: dict[str, tuple[TaskPair, ...]]  # by scenario
     effect: Effect  # over all scenarios
     by_scenario: dict[str, Effect]
-    agreement: dict[str, Estimate | None]  # Spearman, by scenario; None of fewer than three networks
+    agreement: dict[str, Estimate | None]  # Spearman, by scenario; None of fewer than three members
 
 
 @dataclass(frozen=True)
@@ -264,24 +266,30 @@ def _groups(measured: Measured) -> dict[str, list[int]]:
 
 
 def _agreements(measured: Measured, groups: dict[str, list[int]]) -> tuple[Agreement, ...]:
-    if len(measured.scenarios) < 2 or len(measured.networks) < LEAST_FOR_CORRELATION:
+    if len(measured.scenarios) < 2:
         return ()
-    return tuple(
-        Agreement(name, len(found), {kind: correlations(measured.accuracy[found], kind) for kind in KINDS})
-        for name, found in groups.items()
-    )
+    found = []
+    for name, group in groups.items():
+        members = [measured.networks[one].member for one in group]
+        if len(set(members)) >= LEAST_FOR_CORRELATION:
+            by_kind = {kind: correlations(measured.accuracy[group], kind, units=members) for kind in KINDS}
+            found.append(Agreement(name, len(group), len(set(members)), by_kind))
+    return tuple(found)
 
 
 def _cost_correlations(measured: Measured, groups: dict[str, list[int]]) -> tuple[CostCorrelation, ...]:
     found = []
     for cost, value in _PROPERTIES.items():
         values = {place: one for place, network in enumerate(measured.networks) if (one := value(network)) is not None}
-        for group, members in groups.items():
-            known = [member for member in members if member in values]
-            of_group = [values[member] for member in known]
-            if len(known) < LEAST_FOR_CORRELATION or len(set(of_group)) < 2:
+        for group, places in groups.items():
+            known = [place for place in places if place in values]
+            of_group = [values[place] for place in known]
+            members = [measured.networks[place].member for place in known]
+            if len(set(members)) < LEAST_FOR_CORRELATION or len(set(of_group)) < 2:
                 continue
-            by_kind = {kind: correlation_with(of_group, measured.accuracy[known], kind) for kind in KINDS}
+            by_kind = {
+                kind: correlation_with(of_group, measured.accuracy[known], kind, units=members) for kind in KINDS
+            }
             found.append(CostCorrelation(group, len(known), cost, by_kind))
     return tuple(found)
 
@@ -389,7 +397,13 @@ def _widths(measured: Measured, draws: Floats | None) -> Widths | None:
     narrow, wide = (list(ends) for ends in zip(*pairs, strict=True))
     gains = measured.accuracy[wide] - measured.accuracy[narrow]  # [pairs, S]
     rows = [
-        {"series": place, "width": measured.networks[one].width, "scenario": scenario, "accuracy": accuracy}
+        {
+            "series": place,
+            "architecture": _without_width(measured.networks[one]),  # which may be trained in several ways
+            "width": measured.networks[one].width,
+            "scenario": scenario,
+            "accuracy": accuracy,
+        }
         for place, members in enumerate(series)
         for one in members
         for scenario, accuracy in zip(measured.scenarios, measured.accuracy[one], strict=True)
@@ -400,10 +414,12 @@ def _widths(measured: Measured, draws: Floats | None) -> Widths | None:
         # Those of series that lack a width between them are of another step.
         of_step = [place for place, found in enumerate(widths) if found == (before, after)]
         kept = {place for place, one in enumerate(series) if any(pairs[step] in pairwise(one) for step in of_step)}
-        effect = paired_effect([row for row in rows if row["series"] in kept], "width", before, after, unit=("series",))
+        of_kept = [row for row in rows if row["series"] in kept]
+        effect = paired_effect(of_kept, "width", before, after, unit=("architecture",))
         steps.append(WidthStep(before, after, effect, int((gains[of_step] > 0).sum())))
     return Widths(
         series=tuple(map(tuple, series)),
+        architectures=len({row["architecture"] for row in rows}),
         steps=tuple(steps),
         pairs=gains.size,
         up=int((gains > 0).sum()),
@@ -418,13 +434,16 @@ def _width(network: Network) -> float:
     return network.width
 
 
+def _without_width(network: Network) -> tuple[Any, ...]:
+    return network.family, network.backbone, network.depths
+
+
 def _series(networks: Sequence[Network]) -> list[list[int]]:
     """Return networks that differ in their width alone, from narrow to wide, where there are several widths."""
     alike: dict[Any, list[int]] = {}
     for position, network in enumerate(networks):
         if network.width is not None:
-            key = (network.family, network.backbone, network.depths, network.recipe)
-            alike.setdefault(key, []).append(position)
+            alike.setdefault((_without_width(network), network.recipe), []).append(position)
     found = []
     for members in alike.values():
         widths = {networks[one].width for one in members}
@@ -453,7 +472,8 @@ def _compare(pairs: Sequence[tuple[Row, Row]]) -> TaskComparison:
     def effect(chosen: Sequence[tuple[Row, Row]]) -> Effect:
         results = [
             {
-                "network": (row.member, row.recipe),
+                "member": row.member,
+                "recipe": row.recipe,
                 "seed": row.seed,
                 "scenario": row.scenario,
                 "task": row.task,
@@ -462,7 +482,7 @@ def _compare(pairs: Sequence[tuple[Row, Row]]) -> TaskComparison:
             for pair in chosen
             for row in pair
         ]
-        return paired_effect(results, "task", first.task, second.task, unit=("network",))
+        return paired_effect(results, "task", first.task, second.task, unit=("member",))
 
     first, second = pairs[0]
     of_scenario: dict[str, list[tuple[Row, Row]]] = {}
@@ -496,7 +516,8 @@ def _task_pairs(pairs: Sequence[tuple[Row, Row]]) -> tuple[TaskPair, ...]:
 
 
 def _agreement(pairs: Sequence[TaskPair]) -> Estimate | None:
-    if len(pairs) < LEAST_FOR_CORRELATION:
+    members = [pair.member for pair in pairs]
+    if len(set(members)) < LEAST_FOR_CORRELATION:
         return None
     after = np.array([[pair.after] for pair in pairs])
-    return correlation_with([pair.before for pair in pairs], after, "spearman")[0]
+    return correlation_with([pair.before for pair in pairs], after, "spearman", units=members)[0]

@@ -1,8 +1,9 @@
 """What a study says: how scenarios rank networks, whether they agree, and what one choice for all of them costs.
 
 N networks, S scenarios (data sets or tasks), R resamples. Accuracies are float [N, S], higher is better. Intervals are
-percentile bootstrap intervals (Efron and Tibshirani 1993, chapter 13) over networks: each resample draws N of them with
-replacement, the same ones for all scenarios.
+percentile bootstrap intervals (Efron and Tibshirani 1993, chapter 13) over networks: each resample draws as many as
+there are with replacement, the same ones for all scenarios. Networks that are not independent, such as one architecture
+trained in two ways, are drawn together, as a cluster: they tell less than as many others would.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -97,31 +98,42 @@ class Correlations:
 
 
 def correlations(
-    columns: ArrayLike, kind: Kind = "pearson", *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
+    columns: ArrayLike,
+    kind: Kind = "pearson",
+    *,
+    units: Sequence[Hashable] | None = None,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
 ) -> Correlations:
     """Correlate all pairs of columns, such as the accuracies of two scenarios, over the networks.
 
     Args:
         columns: [N, K].
         kind: ``pearson``; ``spearman``, where equals share their mean rank; or ``kendall``, which is tau-b.
+        units: N; networks with the same one are drawn together. By default each is drawn by itself.
         resamples: R. Those in which a column is constant leave its correlations out.
         level: Share of the resamples that lies between the ends of the intervals.
         seed: Decides the resamples.
 
     Raises:
-        LightSSLError: There are fewer than three networks, or a value is missing.
+        LightSSLError: There are fewer than three units, or a value is missing.
     """
     table = _table(columns)
-    networks = len(table)
-    if networks < 3:
+    places = {unit: place for place, unit in enumerate(dict.fromkeys(range(len(table)) if units is None else units))}
+    if len(places) < 3:
         raise LightSSLError(
-            f"A correlation over {networks} network{'s' * (networks != 1)} says nothing.", "Measure three at least."
+            f"A correlation over {len(places)} network{'s' * (len(places) != 1)} says nothing.",
+            "Measure three at least.",
         )
-    drawn = np.random.default_rng(seed).integers(networks, size=(resamples, networks))
+    drawn = np.random.default_rng(seed).integers(len(places), size=(resamples, len(places)))
+    times = np.stack([np.bincount(row, minlength=len(places)) for row in drawn]).astype(float)
+    if units is not None:
+        times = times[:, [places[unit] for unit in units]]
     # The first are the networks themselves.
-    drawn = np.concatenate([np.arange(networks)[None], drawn])
+    times = np.concatenate([np.ones((1, len(table))), times])
     # Rounding would otherwise take tau from -1 .. 1, by a little.
-    found = np.clip(_KINDS[kind](table, drawn), -1, 1)
+    found = np.clip(_KINDS[kind](table, times), -1, 1)
     low, high = _interval(found[1:], level)
     return Correlations(kind, found[0], low, high)
 
@@ -147,29 +159,36 @@ def correlation_with(values: ArrayLike, accuracy: ArrayLike, kind: Kind = "pears
     ]
 
 
-def _pearson_of(samples: Floats) -> Floats:
-    """Correlate the columns of samples: [R, N, K] -> [R, K, K]."""
-    centred = samples - samples.mean(axis=1, keepdims=True)
+# Each kind, from what every network has in K columns, [N, K], and how often it was drawn, [R, N], to [R, K, K]: as if
+# it were there so many times.
+
+
+def _pearson(table: Floats, times: Floats) -> Floats:
+    return _pearson_of(np.broadcast_to(table, (len(times), *table.shape)), times)
+
+
+def _spearman(table: Floats, times: Floats) -> Floats:
+    below = (table[:, None] < table) + (table[:, None] == table) / 2  # [N, N, K]: is the first below the second?
+    return _pearson_of(np.einsum("rn,nmk->rmk", times, below, optimize=True), times)
+
+
+def _pearson_of(values: Floats, times: Floats) -> Floats:
+    """Correlate columns that differ from resample to resample: [R, N, K] -> [R, K, K]."""
+    weights = times[:, :, None]
+    centred = values - (weights * values).sum(axis=1, keepdims=True) / weights.sum(axis=1, keepdims=True)
     # A column of equal values is constant whatever rounding has left of it.
-    centred[np.broadcast_to(np.ptp(samples, axis=1, keepdims=True) == 0, samples.shape)] = 0
-    lengths = np.sqrt((centred**2).sum(axis=1))
-    return _divide(np.swapaxes(centred, 1, 2) @ centred, lengths[:, :, None] * lengths[:, None, :])
+    highest = np.where(weights > 0, values, -np.inf).max(axis=1, keepdims=True)
+    lowest = np.where(weights > 0, values, np.inf).min(axis=1, keepdims=True)
+    centred = np.where(highest == lowest, 0, centred)
+    lengths = np.sqrt((weights * centred**2).sum(axis=1))
+    return _divide(np.swapaxes(weights * centred, 1, 2) @ centred, lengths[:, :, None] * lengths[:, None, :])
 
 
-def _pearson(table: Floats, drawn: NDArray[np.int64]) -> Floats:
-    return _pearson_of(table[drawn])
-
-
-def _spearman(table: Floats, drawn: NDArray[np.int64]) -> Floats:
-    return _pearson_of(rankdata(table[drawn], axis=1))
-
-
-def _kendall(table: Floats, drawn: NDArray[np.int64]) -> Floats:
-    """Kendall's tau-b by how often each network was drawn: its copies are ties, as they are in the resample."""
-    networks, columns = table.shape
-    times = np.stack([np.bincount(row, minlength=networks) for row in drawn]).astype(float)  # [R, N]
+def _kendall(table: Floats, times: Floats) -> Floats:
+    """Kendall's tau-b: copies of a network are ties, as they are in the resample."""
+    columns = table.shape[1]
     order = [np.sign(column[:, None] - column) for column in table.T]  # [N, N] each: which of two is higher
-    sums = np.empty((len(drawn), columns, columns))
+    sums = np.empty((len(times), columns, columns))
     for a in range(columns):
         for b in range(a + 1):
             sums[:, a, b] = sums[:, b, a] = ((times @ (order[a] * order[b])) * times).sum(axis=1)
@@ -177,7 +196,7 @@ def _kendall(table: Floats, drawn: NDArray[np.int64]) -> Floats:
     return _divide(sums, untied[:, :, None] * untied[:, None, :])
 
 
-_KINDS: dict[Kind, Callable[[Floats, NDArray[np.int64]], Floats]] = {
+_KINDS: dict[Kind, Callable[[Floats, Floats], Floats]] = {
     "pearson": _pearson,
     "spearman": _spearman,
     "kendall": _kendall,

@@ -18,7 +18,7 @@ from lightssl.study.statistics import LEVEL, Correlations, Estimate
 
 State = Literal["holds here", "does not hold here", "open", "not asked"]
 
-ENOUGH_NETWORKS = 10  # bootstrap intervals of correlations over fewer are too narrow to be trusted
+ENOUGH_ARCHITECTURES = 10  # bootstrap intervals of correlations over fewer are too narrow to be trusted
 ENOUGH_UNITS = 5  # the fewest that all go up by chance in less than one of 20 cases: 1/2^5
 MARGINAL = 1.0  # points of accuracy that are called little
 _RELIABLE = 0.8  # share of the variance between networks
@@ -93,26 +93,26 @@ def _one_network(analysis: Analysis) -> Finding:
 def _scenarios_agree(analysis: Analysis) -> Finding:
     claim = "A network that is good in one scenario is good in the others"
     measured = analysis.measured
-    networks, scenarios = len(measured.networks), len(measured.scenarios)
-    if scenarios < 2:
+    if len(measured.scenarios) < 2:
         return Finding(claim, "not asked", "Not asked by this study: only one scenario can be compared.")
     if not analysis.agreements:
         return Finding(
             claim,
             "not asked",
-            f"Cannot be told: a correlation needs {LEAST_FOR_CORRELATION} networks, and there {_are(networks)}.",
+            f"Cannot be told: a correlation needs {LEAST_FOR_CORRELATION} architectures, and there "
+            f"{_are(len({network.member for network in measured.networks}))}.",
         )
     everyone, *groups = analysis.agreements
     signs = _signs(everyone.by_kind["spearman"])
     said = [
         _correlations_in_words(everyone.by_kind["spearman"], _scenarios_of(analysis)),
-        _few(networks, "networks", ENOUGH_NETWORKS),
+        _few(everyone.members, "architectures", ENOUGH_ARCHITECTURES),
         _groups_in_words(groups),
         _noise_in_words(analysis),
     ]
     state: State = "open"
     told_apart = analysis.told_apart is None or bool(analysis.told_apart.all())
-    if networks >= ENOUGH_NETWORKS:
+    if everyone.members >= ENOUGH_ARCHITECTURES:
         if signs.surely_below:
             state = "does not hold here"
         elif told_apart and signs.all_above and all(_signs(group.by_kind["spearman"]).all_above for group in groups):
@@ -215,7 +215,7 @@ def _group_in_words(group: Agreement) -> str:
         return f"{group.group} ({group.networks}): none can be computed"
     ends = [np.nanmin(found), np.nanmax(found)]
     where = " to ".join(dict.fromkeys(f"{end:z.2f}" for end in ends))
-    few = ", which are few networks" if group.networks < ENOUGH_NETWORKS else ""
+    few = ", which are few" if group.members < ENOUGH_ARCHITECTURES else ""
     below = f" and {signs.below} below" if signs.below else ""
     return f"{group.group} ({group.networks}{few}): {where}, {signs.above} of {len(found)} above 0{below}"
 
@@ -248,15 +248,15 @@ def _wider_is_better(analysis: Analysis) -> Finding:
     if widths is None:
         return Finding(claim, "not asked", "Not asked by this study: no networks differ in their width alone.")
     steps = [f"{step.before:g} to {step.after:g}: {effect(step.effect.difference)} points" for step in widths.steps]
-    units = len(widths.series)
+    units = widths.architectures
     said = [
-        f"Of {widths.pairs} pairs of neighbouring widths, over {_counted(units, 'network')} and "
+        f"Of {widths.pairs} pairs of neighbouring widths, over {_counted(units, 'architecture')} and "
         f"{_counted(len(analysis.measured.scenarios), 'scenario')}, the wider one is better in {widths.up}.",
         f"Mean change: {_listed(steps)}.",
     ]
     state: State = "open"
     if units < ENOUGH_UNITS:
-        said.append(f"{_counted(units, 'network').capitalize()} in several widths {_are_few(units)}.")
+        said.append(f"{_counted(units, 'architecture').capitalize()} in several widths {_are_few(units)}.")
     elif widths.up == widths.pairs:
         state = "holds here"
     elif _surely_below(
@@ -301,8 +301,8 @@ def _rankings_differ(analysis: Analysis) -> Finding:
     state: State = "open"
     if found.agreement is not None:
         said.append(_correlations_in_words(found.agreement, groups))
-        said.append(_few(len(means), names[found.by], ENOUGH_NETWORKS))
-        if len(means) >= ENOUGH_NETWORKS and not alone and _signs(found.agreement).surely_below:
+        said.append(_few(len(means), names[found.by], ENOUGH_ARCHITECTURES))
+        if len(means) >= ENOUGH_ARCHITECTURES and not alone and _signs(found.agreement).surely_below:
             state = "holds here"
     possible = found.could_be_best
     if possible is None:
@@ -330,13 +330,13 @@ def _mlp_gains_little(analysis: Analysis) -> Finding:
     means = [one.difference.value for one in found.by_scenario.values()]
     said = [
         f"{found.after} is {effect(difference)} points above {found.before} on average over "
-        f"{_counted(units, 'network')}"
+        f"{_counted(units, 'architecture')}"
         + (f", {min(means):+z.2f} to {max(means):+z.2f} by scenario." if len(means) > 1 else "."),
         *_agreement_of_tasks(list(found.agreement.values())),
     ]
     state: State = "open"
     if units < ENOUGH_UNITS:
-        said.append(f"{_counted(units, 'network').capitalize()} {_are_few(units)}.")
+        said.append(f"{_counted(units, 'architecture').capitalize()} {_are_few(units)}.")
     elif difference.high < MARGINAL:
         state = "holds here"
         said.append(f"Little means less than {MARGINAL:g} point.")

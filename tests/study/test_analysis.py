@@ -176,6 +176,30 @@ def test_a_member_that_failed_in_one_pre_training_is_ranked_in_the_other() -> No
     assert failed["rank"]["simclr"] is not None
 
 
+def test_another_training_of_the_same_members_does_not_pass_for_more_of_them() -> None:
+    table = correlated()
+    once = analyse(trained("simclr", table))
+    twice = analyse([*trained("simclr", table), *trained("rotation", table)])
+    for one, other in ((once.agreements[0], twice.agreements[0]), (once.agreements[0], twice.agreements[1])):
+        assert (one.networks, one.members, other.members) == (12, 12, 12)
+        for kind, found in one.by_kind.items():
+            np.testing.assert_allclose(other.by_kind[kind].low, found.low, atol=1e-12)
+    assert [one.networks for one in twice.agreements] == [24, 12, 12]
+    assert [one.by_kind["kendall"][0].high for one in twice.costs if one.group == EVERY] == pytest.approx(
+        [one.by_kind["kendall"][0].high for one in once.costs if one.group == EVERY]
+    )
+    by_recipe = [in_widths(3.0, recipe=recipe, method=recipe) for recipe in ("simclr", "rotation")]
+    widths = analyse([*by_recipe[0], *by_recipe[1]]).widths
+    assert widths is not None
+    assert (len(widths.series), widths.architectures, widths.steps[0].effect.units) == (12, 6, 6)
+    rows = [replace(one, task=task) for one in [*by_recipe[0], *by_recipe[1]] for task in ("linear", "mlp")]
+    mlp = analyse(rows).mlp
+    assert mlp is not None
+    assert (mlp.effect.pairs, mlp.effect.units) == (72, 18)
+    few = analyse([*trained("simclr", table[:2]), *trained("rotation", table[:2])])
+    assert not few.agreements
+
+
 def test_width_is_compared_from_each_to_the_next() -> None:
     found = analyse(in_widths(3.0)).widths
     assert found is not None

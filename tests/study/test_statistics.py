@@ -92,6 +92,33 @@ def test_intervals_are_percentiles_of_what_scipy_finds_in_each_resample(kind: Ki
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_networks_of_one_unit_are_drawn_together(kind: Kind) -> None:
+    table, resamples = accuracies(networks=20, scenarios=2), 60
+    units = [f"unit {place % 8}" for place in range(20)]  # three of some, two of others
+    found = correlations(table, kind, units=units, resamples=resamples, level=0.8, seed=3)
+    drawn = np.random.default_rng(3).integers(8, size=(resamples, 8))
+    rows = [[place for unit in row for place in range(20) if place % 8 == unit] for row in drawn]
+    low, high = np.quantile([SCIPY[kind](*table[one].T).statistic for one in rows], [0.1, 0.9])
+    assert found.low[0, 1] == pytest.approx(low, abs=1e-12)
+    assert found.high[0, 1] == pytest.approx(high, abs=1e-12)
+    assert found.values[0, 1] == pytest.approx(SCIPY[kind](*table.T).statistic, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_network_that_is_there_twice_tells_nothing_new(kind: Kind) -> None:
+    table = accuracies(networks=15)
+    once = correlations(table, kind)
+    twice = correlations(np.concatenate([table, table]), kind, units=[*range(15), *range(15)])
+    for name in ("values", "low", "high"):
+        np.testing.assert_allclose(getattr(twice, name), getattr(once, name), atol=1e-12)
+
+
+def test_two_units_of_many_networks_are_too_few() -> None:
+    with pytest.raises(LightSSLError, match="over 2 networks says nothing"):
+        correlations(accuracies(networks=10), units=[0, 1] * 5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_planted_factors_are_found(kind: Kind) -> None:
     """Scenarios 0 and 1 follow one hidden factor, 2 and 3 another that has nothing to do with it."""
     rng = np.random.default_rng(1)

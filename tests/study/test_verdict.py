@@ -96,10 +96,10 @@ def test_few_networks_leave_it_open_however_well_they_go_together() -> None:
     values = np.arange(6.0)
     found = said(study(np.column_stack([values, values])), AGREE)
     assert found.state == "open"
-    assert "Intervals over 6 networks are not to be trusted" in found.text
+    assert "Intervals over 6 architectures are not to be trusted" in found.text
     two = said(study(correlated(2)), AGREE)
     assert two.state == "not asked"
-    assert "a correlation needs 3 networks, and there are 2" in two.text
+    assert "a correlation needs 3 architectures, and there are 2" in two.text
 
 
 def test_agreement_between_families_alone_is_not_taken_for_agreement() -> None:
@@ -153,7 +153,7 @@ def test_width_that_changes_nothing_is_open_with_seeds_and_without() -> None:
 def test_one_network_in_several_widths_is_too_few() -> None:
     found = said(in_widths(3.0, series=1), WIDER)
     assert found.state == "open"
-    assert "1 network in several widths is too few to tell" in found.text
+    assert "1 architecture in several widths is too few to tell" in found.text
     assert "Mean change: 1 to 2: +3.00 points" in found.text  # without an interval
 
 
