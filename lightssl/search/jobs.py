@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner, NopPruner
 from optuna.storages import fail_stale_trials
@@ -20,13 +19,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lightssl.errors import TrainingError
 from lightssl.progress import Narrator
-from lightssl.search.storage import Heartbeat, open_storage, quiet, trials_in
+from lightssl.search.storage import WORKER, Heartbeat, go_on_as, open_storage, quiet, trials_in
 from lightssl.search.task import Stopped
 from lightssl.train.loop import interruptible
 
 JOB, ERROR = "job", "error"  # what a trial holds besides its value, and whatever the work adds
-_WORKER = "worker"
 _POLL_S = 1.0  # between looks at what other workers are at
+_SIGNING_S = 2.0  # that a worker has, far more than it takes, to sign what it has taken
 
 
 class Pruned(Exception):  # noqa: N818 (nothing went wrong)
@@ -75,13 +74,21 @@ class Jobs:
 
     def plan(self, jobs: Iterable[Any], parameters: Callable[[Any], Mapping[str, Any]] | None = None) -> None:
         """Queue the jobs that the study does not have yet: all, unless an earlier start was cut short."""
-        for trial in trials_in(self.study, TrialState.RUNNING):
-            if _WORKER not in trial.user_attrs:  # killed before it could say whose it is
-                self._pass_on(trial, TrialState.WAITING)
+        unsigned = self._unsigned()
+        if unsigned:
+            time.sleep(_SIGNING_S)
+            for number, trial in self._unsigned().items():
+                if number in unsigned:  # whoever took it was killed before it could say so
+                    self._pass_on(trial, TrialState.WAITING)
         known = {_key(trial) for trial in counted(self.study)}
         for job in jobs:
             if json.dumps(job) not in known:
                 self.queue(job, parameters(job) if parameters is not None else {})
+
+    def _unsigned(self) -> dict[int, FrozenTrial]:
+        """Return the trials that some worker has taken without saying yet that it has, by their numbers."""
+        running = trials_in(self.study, TrialState.RUNNING)
+        return {trial.number: trial for trial in running if WORKER not in trial.user_attrs}
 
     def queue(self, job: Any, parameters: Mapping[str, Any]) -> None:
         """Add a job, with values for what its trial is to be asked to suggest."""
@@ -133,8 +140,8 @@ class Jobs:
         study = self.study
         with quiet():
             for left in trials_in(study, TrialState.RUNNING):
-                if left.user_attrs.get(_WORKER) == self._place.worker:
-                    taken = self._pass_on(left, TrialState.RUNNING, {_WORKER: self._place.worker})
+                if left.user_attrs.get(WORKER) == self._place.worker:
+                    taken = self._pass_on(left, TrialState.RUNNING, **{WORKER: self._place.worker})
                     if taken is not None:
                         return Trial(study, taken)
             fail_stale_trials(study)
@@ -142,7 +149,7 @@ class Jobs:
                 trial = study.ask()
                 with suppress(UpdateFinishedTrialError):  # the worker that leads has handed it back: see plan
                     if self._is_needed(trial):
-                        trial.set_user_attr(_WORKER, self._place.worker)
+                        trial.set_user_attr(WORKER, self._place.worker)
                         return trial
                     study.tell(trial, state=TrialState.FAIL)
         return None
@@ -179,15 +186,13 @@ class Jobs:
     def _is_finished(self, trial: Trial | FrozenTrial) -> bool:
         return self.study.trials[trial.number].state.is_finished()
 
-    def _pass_on(
-        self, trial: Trial | FrozenTrial, state: TrialState, added: Mapping[str, Any] | None = None
-    ) -> int | None:
+    def _pass_on(self, trial: Trial | FrozenTrial, state: TrialState, **attributes: Any) -> int | None:
         """Put another trial in the place of one that is running: of two workers that try, one does.
 
         Args:
             trial: The running one, which fails.
             state: Of the other: waiting for a worker, or running.
-            added: Attributes of it, beside its job.
+            attributes: That it has besides.
 
         Returns:
             The id of the other trial; None if it is another worker's doing, or there was no job yet.
@@ -200,17 +205,7 @@ class Jobs:
                 raise
             return None
         left = study.trials[trial.number]
-        if JOB not in left.user_attrs:
-            return None
-        other = optuna.create_trial(
-            state=state,
-            params=left.params,
-            distributions=left.distributions,
-            user_attrs={key: value for key, value in left.user_attrs.items() if key != _WORKER} | dict(added or {}),
-            system_attrs={"failed_trial": trial.number, **left.system_attrs},
-            intermediate_values=left.intermediate_values,
-        )
-        return study._storage.create_new_trial(study._study_id, template_trial=other)
+        return go_on_as(study, left, state, **attributes) if JOB in left.user_attrs else None
 
 
 def open_jobs(place: Place, what: str, pruner: BasePruner | None = None) -> Study:

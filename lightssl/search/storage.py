@@ -14,7 +14,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import make_url
@@ -24,6 +24,7 @@ from lightssl.errors import ConfigError, LightSSLError
 
 _SQLITE_TIMEOUT_S = 60.0  # that a worker waits for another one to finish writing
 _QUESTION = "question"
+WORKER = "worker"  # attribute of a trial: who is at it
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Heartbeat:
         return {
             "heartbeat_interval": self.every_s,
             "grace_period": self.grace_s,
-            "heartbeat_stale_trial_callback": RetryHeartbeatStaleTrialCallback(inherit_intermediate_values=True),
+            "heartbeat_stale_trial_callback": lambda study, trial: go_on_as(study, trial, TrialState.WAITING),
         }
 
     @contextmanager
@@ -134,6 +135,29 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def go_on_as(study: Study, trial: FrozenTrial, state: TrialState, **attributes: Any) -> int:
+    """Put another trial in the place of one that has failed, with all that is known of it but who was at it.
+
+    Args:
+        study: Of the trials.
+        trial: The one that has failed.
+        state: Of the other.
+        attributes: That it has besides.
+
+    Returns:
+        The id of the other trial, whose ``failed_trial`` is the number of the first in this place.
+    """
+    other = optuna.create_trial(
+        state=state,
+        params=trial.params,
+        distributions=trial.distributions,
+        user_attrs={key: value for key, value in trial.user_attrs.items() if key != WORKER} | attributes,
+        system_attrs={"failed_trial": trial.number, **trial.system_attrs},
+        intermediate_values=trial.intermediate_values,
+    )
+    return study._storage.create_new_trial(study._study_id, template_trial=other)
 
 
 def trials_in(study: Study, *states: TrialState) -> list[FrozenTrial]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import fail_stale_trials
 from optuna.trial import TrialState
 
 from lightssl.errors import ConfigError, TrainingError
@@ -18,7 +18,7 @@ from lightssl.search import jobs
 from lightssl.search.effects import effect_of, seed_spread
 from lightssl.search.jobs import Place, Pruned
 from lightssl.search.points import Measured, Report, measure_points
-from lightssl.search.storage import Heartbeat, quiet, trials_in
+from lightssl.search.storage import WORKER, Heartbeat, go_on_as, trials_in
 from lightssl.search.sweep import Axes, Point, Schedule, factor_points, grid_points
 from lightssl.search.task import Stopped
 
@@ -187,6 +187,36 @@ def test_what_the_lead_was_at_is_done_once_though_others_take_it_over_as_it_come
     assert [one.point for one in found] == list(FACTOR.points)
 
 
+@pytest.mark.parametrize("killed", [False, True])
+def test_what_another_has_just_taken_is_left_to_it_unless_it_was_killed(
+    killed: bool, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = jobs.open_jobs(place, "sweep")
+    jobs.Jobs(study, place).plan(["a job"])
+    taken = jobs.open_jobs(place, "sweep").ask()
+    monkeypatch.setattr(time, "sleep", lambda _: killed or taken.set_user_attr(WORKER, "another"))
+    jobs.Jobs(study, place).plan(["a job"])
+    assert len(trials_in(study, TrialState.RUNNING)) == (not killed)
+    assert len(trials_in(study, TrialState.WAITING)) == killed
+
+
+def test_what_another_takes_over_is_no_longer_the_leads(place: Place) -> None:
+    silent = replace(place, heartbeat=Heartbeat(every_s=1, grace_s=1))
+    lead = jobs.Jobs(jobs.open_jobs(silent, "sweep"), silent)
+    lead.plan(["a job"])
+    trial = lead._next(lambda: False)
+    assert trial is not None
+    with silent.heartbeat.of(trial):
+        pass
+    time.sleep(2.5)  # longer than grace and the database's whole seconds
+    another = jobs.open_jobs(silent, "sweep")
+    fail_stale_trials(another)
+    taken = another.ask()  # and does not sign it yet
+    assert taken.user_attrs[jobs.JOB] == "a job"
+    assert lead._next(lambda: False) is None
+    assert [one.number for one in trials_in(another, TrialState.RUNNING)] == [taken.number]
+
+
 def test_a_worker_that_was_taken_for_dead_leaves_its_job_to_the_others(place: Place) -> None:
     asleep = replace(place, worker="asleep", leads=False)
     done: list[Point] = []
@@ -203,8 +233,7 @@ def test_a_worker_that_was_taken_for_dead_leaves_its_job_to_the_others(place: Pl
         slept.append(point)
         study = optuna.load_study(study_name="test", storage=place.storage)
         study.tell(1, state=TrialState.FAIL)
-        with quiet():
-            RetryHeartbeatStaleTrialCallback()(study, study.trials[1])
+        go_on_as(study, study.trials[1], TrialState.WAITING)
         run(place, FACTOR, awake)
         return measure(point, title, report)
 
