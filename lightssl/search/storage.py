@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import make_url
+from sqlalchemy import Engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from lightssl.errors import ConfigError, LightSSLError
@@ -96,6 +96,8 @@ def open_storage(
     try:
         with quiet():
             kept = RDBStorage(url, engine_kwargs=engine, **(heartbeat.options() if heartbeat is not None else {}))
+        if kept.engine.dialect.name == "sqlite":
+            _lock_before_reading(kept.engine)
         study = optuna.create_study(
             storage=kept,
             study_name=name,
@@ -117,6 +119,21 @@ def open_storage(
             "Go on with that one by its folder, or name another folder with --out.",
         )
     return study
+
+
+def _lock_before_reading(engine: Engine) -> None:
+    """Begin every transaction of SQLite with its lock.
+
+    Python's sqlite3 begins them at the first change. Optuna reads before that whether a trial is waiting, so that two
+    workers could both see that it is, and both take it. Other databases lock the row.
+    """
+
+    def connected(connection: Any, _: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy alone begins transactions
+
+    event.listen(engine, "connect", connected)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine.dispose()  # those that are connected already
 
 
 def _refuse_password(url: str) -> None:
