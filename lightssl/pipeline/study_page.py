@@ -22,8 +22,8 @@ _WRITTEN = 60  # rows of ranks whose cells hold figures
 _NAMED = 5  # networks that lack the same
 _MISSING = "\N{EN DASH}"
 _INTERVALS = (
-    f"Intervals are {LEVEL:.0%} percentile bootstrap intervals over networks ({RESAMPLES:,} resamples), each of them "
-    "for itself."
+    f"Intervals are {LEVEL:.0%} percentile bootstrap intervals over architectures ({RESAMPLES:,} resamples), each of "
+    "them for itself."
 )
 
 
@@ -362,7 +362,7 @@ class StudyPage:
             "What width does",
             notes=[
                 "Networks that differ in their width alone, from each width to the next. Pairs are of all scenarios; "
-                "intervals are over networks."
+                "intervals are over architectures."
             ],
             pictures=[self._picture("widths", png, "Accuracy over width in each scenario, a line for each network")],
             tables=[Table(["Width", "Change in points", "Better in", "Networks"], rows)],
@@ -396,7 +396,9 @@ class StudyPage:
         return Section(
             "mlp",
             "A linear classifier and an MLP",
-            notes=[f"On the same features. Above the dashed line, {after} is better. Intervals are over networks."],
+            notes=[
+                f"On the same features. Above the dashed line, {after} is better. Intervals are over architectures."
+            ],
             pictures=[self._picture("mlp", png, f"Accuracy of {after} over that of {before} in each scenario")],
             tables=[Table(["Scenario", f"{after} less {before}, points", "Spearman of both", "Networks"], rows)],
         )
