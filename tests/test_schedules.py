@@ -30,8 +30,12 @@ def test_ends_are_exact_and_outside_is_constant() -> None:
 
 def test_the_1x_schedule_of_detectors() -> None:
     """90,000 steps at .02, warmed up over 1,000 from a thousandth; a tenth from 60,000, a hundredth from 80,000."""
-    rate = Schedule(iterations=90_000, batch_size=16, learning_rate=0.02, warmup=1_000).rate
+    schedule = Schedule(iterations=90_000, batch_size=16, learning_rate=0.02, warmup=1_000)
+
+    def rate(step: int) -> float:
+        return schedule.learning_rate * schedule.rate(step)
+
     assert [rate(step) for step in (0, 999, 1_000, 59_999)] == pytest.approx([2e-5, 0.02, 0.02, 0.02])
     assert [rate(step) for step in (60_000, 79_999)] == pytest.approx([2e-3] * 2)
     assert [rate(step) for step in (80_000, 89_999)] == pytest.approx([2e-4] * 2)
-    assert Schedule(iterations=9, batch_size=2, learning_rate=1.0, warmup=0).rate(0) == 1.0
+    assert Schedule(iterations=9, batch_size=2, learning_rate=0.02, warmup=0).rate(0) == 1.0
