@@ -42,30 +42,8 @@ def test_every_image_has_its_features_path_and_label(run: Run, photos: Path, tmp
     assert not list(tmp_path.glob(".*"))
 
 
-def test_what_was_stopped_goes_on_where_it_was(
-    run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, extract, parts = tmp_path / "features.npz", embedding.extract_features, []
-
-    def counted(*arguments, **options):
-        parts.append(len(parts))
-        if len(parts) == 3:
-            raise KeyboardInterrupt
-        return extract(*arguments, **options)
-
-    monkeypatch.setattr(embedding, "extract_features", counted)
-    with pytest.raises(KeyboardInterrupt):
-        lightssl.embed(run, data=str(photos), out=out)
-    assert not out.exists()
-    lightssl.embed(run, data=str(photos), out=out)
-    total = len(open_source(str(photos)))
-    assert len(parts) == -(-total // 7) + 1  # the third one twice
-    with np.load(out) as read:
-        torch.testing.assert_close(torch.from_numpy(read["features"]), expected(run, photos), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("damage", ["cut", "changed"])
-def test_a_damaged_part_is_computed_again(
+@pytest.mark.parametrize("damage", ["none", "cut", "changed"])
+def test_what_was_stopped_goes_on_where_it_was_but_for_damaged_parts(
     damage: str, run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, extract, parts = tmp_path / "features.npz", embedding.extract_features, []
@@ -79,12 +57,15 @@ def test_a_damaged_part_is_computed_again(
     monkeypatch.setattr(embedding, "extract_features", counted)
     with pytest.raises(KeyboardInterrupt):
         lightssl.embed(run, data=str(photos), out=out)
+    assert not out.exists()
     first = min(tmp_path.glob(".features.npz.parts/*.npz"))
     content = bytearray(first.read_bytes())
-    content[len(content) // 2] ^= 255
+    if damage == "changed":
+        content[len(content) // 2] ^= 255
     first.write_bytes(content[:100] if damage == "cut" else content)
     lightssl.embed(run, data=str(photos), out=out)
-    assert len(parts) == -(-len(open_source(str(photos))) // 7) + 2  # the first and the third one twice
+    twice = 1 if damage == "none" else 2  # the third, and the first if it is damaged
+    assert len(parts) == -(-len(open_source(str(photos))) // 7) + twice
     with np.load(out) as read:
         torch.testing.assert_close(torch.from_numpy(read["features"]), expected(run, photos), rtol=1e-4, atol=1e-5)
 
