@@ -6,6 +6,7 @@ aside.
 """
 
 import glob
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -185,6 +186,12 @@ def _stratified(source: Source, seed: int) -> tuple[Source, Source]:
         )
     rest = np.setdiff1d(np.arange(len(source)), aside)
     return Subset(source, rest, f"{source.name} (4/5)"), Subset(source, aside, f"{source.name} (1/5)")
+
+
+def names_digest(source: Source) -> str:
+    """Return what tells the images of a source, by their names and order, from others."""
+    names = "\0".join(map(source.item_name, range(len(source))))
+    return sha256(names.encode(errors="surrogateescape")).hexdigest()
 
 
 def require_labels(source: Source, who: str = "this evaluation") -> None:

@@ -14,6 +14,7 @@ from lightssl.backbones.base import Backbone
 from lightssl.data.coco import CocoImages
 from lightssl.data.coco_loader import Photograph, Photographs, photographs_in_order, training_photographs
 from lightssl.data.loader import clear_worker_errors
+from lightssl.data.sources import names_digest
 from lightssl.errors import DataError
 from lightssl.evaluation.average_precision import Detections, average_precision
 from lightssl.evaluation.detector import Detector, DetectorOptions
@@ -161,9 +162,10 @@ def _train(
     )
     kept = None
     if photographs.under_way is not None:
-        numbers = fingerprint(images.sizes, images.boxes, images.box_labels)
+        numbers = fingerprint(images.sizes, images.starts, images.boxes, images.box_labels, images.areas)
         what = {
-            "images": [images.name, numbers],
+            "images": [images.name, names_digest(images), numbers],
+            "pixels": [photographs.mean, photographs.std],
             "schedule": asdict(schedule),
             "detector": asdict(detector.options),
         }

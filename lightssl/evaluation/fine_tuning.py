@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from lightssl.backbones.base import Backbone
 from lightssl.data.loader import evaluation_loader, pretraining_loader, steps_per_epoch
-from lightssl.data.sources import Source
+from lightssl.data.sources import Source, names_digest
 from lightssl.errors import DataError
 from lightssl.evaluation.classifier import Classifier
 from lightssl.evaluation.features import extract_features
@@ -148,7 +148,11 @@ def fine_tune(
     )
     kept = None
     if images.under_way is not None:
-        what = {"images": [trained_on.name, images.size, fingerprint(labels)], "course": asdict(course)}
+        what = {
+            "images": [trained_on.name, names_digest(trained_on), fingerprint(labels)],
+            "pixels": [images.size, images.mean, images.std],
+            "course": asdict(course),
+        }
         kept = UnderWay(images.under_way, what)
     train(training, f"Fine-tuning, {title}", narrator, kept)
     classifier.eval()

@@ -13,7 +13,7 @@ import numpy as np
 from lightssl.backbones.base import Backbone
 from lightssl.config.load import validate
 from lightssl.config.schema import Recipe
-from lightssl.data.sources import Source, Subset, open_source
+from lightssl.data.sources import Source, Subset, names_digest, open_source
 from lightssl.errors import DataError
 from lightssl.evaluation.feature_files import Rows, writer_of
 from lightssl.evaluation.features import extract_features
@@ -76,7 +76,6 @@ def embed(
 
 def _question(run: Run, recipe: Recipe, source: Source) -> dict[str, Any]:
     """Tell what features depend on."""
-    names = hashlib.sha256("\0".join(map(source.item_name, range(len(source)))).encode(errors="surrogateescape"))
     return {
         "weights": hashlib.sha256(run.weights_path.read_bytes()).hexdigest(),
         "image_size": recipe.evaluation.image_size,
@@ -84,7 +83,7 @@ def _question(run: Run, recipe: Recipe, source: Source) -> dict[str, Any]:
         "mean": list(recipe.data.mean),
         "std": list(recipe.data.std),
         "source": source.name,
-        "images": names.hexdigest(),
+        "images": names_digest(source),
         "part": PART_IMAGES,
     }
 

@@ -172,6 +172,18 @@ def test_bfloat16_ends_where_float32_does(
     assert {one.dtype for one in ended["bf16-mixed"].classifier.parameters()} == {torch.float32}
 
 
+def test_the_state_of_a_training_on_other_images_with_the_same_labels_is_not_gone_on_with(
+    start: Start, images: LabelledImages, tmp_path: Path
+) -> None:
+    some, others = (
+        replace(images, train=Subset(Coloured(120), np.arange(first, first + 60), "train"), under_way=tmp_path)
+        for first in (0, 60)
+    )
+    run(finetune, start, some, epochs=1)
+    (ended,), (afresh,) = (run(finetune, start, one, epochs=1) for one in (others, replace(others, under_way=None)))
+    assert same(weights(ended.classifier), weights(afresh.classifier))
+
+
 def test_the_seed_decides_all(start: Start, images: LabelledImages) -> None:
     (one,), (same_seed,), (other,) = (
         run(semi, start, images, labels=[0.5], epochs=[2], seed=seed) for seed in (0, 0, 1)
