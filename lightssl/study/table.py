@@ -131,9 +131,10 @@ def read_table(path: Path) -> list[Row]:
             "Name the folder that 'lightssl study run' wrote.",
         )
     try:
-        # Opened here: given a path, pyarrow takes the names of folders such as seed=0 for columns.
-        with path.open("rb") as file:
-            table = parquet.read_table(file)
+        # As a file by itself: read_table takes the names of folders such as seed=0 for columns; given an open file, it
+        # leaves threads that want Python's lock, which aborts a program that ends just then.
+        with parquet.ParquetFile(path, pre_buffer=False) as file:
+            table = file.read(use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise LightSSLError(f"{path} cannot be read: {error}", _AGAIN) from error
     _check_columns(path, table.column_names)

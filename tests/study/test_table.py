@@ -1,5 +1,7 @@
 """The table of a study: it comes back as it was written, and what is no table is refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,6 +27,23 @@ def test_the_table_comes_back_as_it_was_written(tmp_path: Path) -> None:
     write_table(tmp_path / "study" / "results.parquet", ROWS)
     assert read_table(tmp_path / "study" / "results.parquet") == ROWS
     assert [path.name for path in (tmp_path / "study").iterdir()] == ["results.parquet"]  # nothing is left aside
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts threads as Linux does")
+def test_reading_leaves_no_threads_that_could_abort_the_program_as_it_ends(tmp_path: Path) -> None:
+    write_table(tmp_path / "results.parquet", ROWS)
+    script = """
+import os, sys
+from pathlib import Path
+import pyarrow.parquet
+from lightssl.study.table import read_table
+
+before = len(os.listdir("/proc/self/task"))
+read_table(Path(sys.argv[1]))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path / "results.parquet")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "0"
 
 
 def test_a_study_that_has_just_begun_has_an_empty_table(tmp_path: Path) -> None:
