@@ -21,7 +21,7 @@ PACKAGE = Path(lightssl.__file__).parent
 # From the bottom up. Parts of one tier do not import each other; every part may import those of lower tiers.
 TIERS = [
     {"errors"},
-    {"registry", "units", "schedules", "resources", "files", "progress", "shared_memory"},
+    {"registry", "units", "schedules", "resources", "files", "progress", "interrupts", "shared_memory"},
     {"types", "machine", "distributed", "images", "collapse", "chains"},
     {"checkpoint", "runs"},
     {"losses", "heads", "views", "data", "backbones", "optim", "layers", "precision"},

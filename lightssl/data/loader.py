@@ -266,6 +266,9 @@ class BadImages:
     def __len__(self) -> int:
         return len(self._bad)
 
+    def __iter__(self) -> Iterator[BadImage]:
+        return iter(self._bad.values())
+
     def add(self, bad: Iterable[BadImage], *, seen: int) -> None:
         """Count one batch: its bad images, and how many images it asked for."""
         self.seen = min(self.images, self.seen + seen)
@@ -289,7 +292,7 @@ class BadImages:
         share = len(self) / self.seen
         raise DataError(
             f"{len(self):,} of the first {self.seen:,} images could not be used (limit {100 * max_share:.3g} %):",
-            f"{_some(list(self._bad.values()))}\nThe run's skipped.jsonl lists them. Mend or remove them, or allow "
+            f"{_some(list(self))}\nThe run's skipped.jsonl lists them. Mend or remove them, or allow "
             f"more: --set data.max_bad_share={min(1.0, 1.5 * share):.2g}",
         )
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from lightssl.checkpoint import load_checkpoint, load_strictly, save_checkpoint
 from lightssl.data.loader import BadImages, clear_worker_errors
 from lightssl.errors import CheckpointError, LightSSLError
+from lightssl.interrupts import interruptible
 from lightssl.layers import use_training_layers
 from lightssl.precision import in_bfloat16
 from lightssl.progress import Narrator
@@ -68,11 +69,12 @@ def train(training: Training, title: str, narrator: Narrator, kept: UnderWay | N
         training: What and how. The network is in the modes that it is to be trained in; it ends in them, on the CPU.
         title: What is said to be under way.
         narrator: Told how it goes.
-        kept: Where its state is kept, every few minutes and in the end.
+        kept: Where its state is kept: every few minutes, when it is told to stop, and in the end.
 
     Raises:
         DataError: Too many images cannot be used.
         LightSSLError: The loss is not finite.
+        KeyboardInterrupt: It was told to stop.
     """
     network, optimizer, total = training.network, training.optimizer, training.steps
     path: Path | None = None
@@ -83,15 +85,17 @@ def train(training: Training, title: str, narrator: Narrator, kept: UnderWay | N
     use_training_layers(network, torch.device(training.device))
     network.to(training.device).to(memory_format=torch.channels_last)
     rates = [group["lr"] for group in optimizer.param_groups]
-    first = _restore(network, optimizer, path, what) if path is not None else 0
+    bad = BadImages(training.images)
+    first = _restore(network, optimizer, bad, path, what) if path is not None else 0
     if first:
         narrator.say(f"{title}: going on after step {first:,} of {total:,}.")
-    bad, last_kept = BadImages(training.images), time.monotonic()
+    last_kept = time.monotonic()
     with (
         narrator.work(title, total) as bar,
         clear_worker_errors(),
         in_bfloat16(*training.costly, device=training.device),
         torch.random.fork_rng(devices=[]),
+        interruptible() as interrupted,
     ):
         for step, batch in enumerate(training.batches(first), first):
             torch.manual_seed(hash((training.seed, step)))
@@ -102,8 +106,8 @@ def train(training: Training, title: str, narrator: Narrator, kept: UnderWay | N
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            done = step + 1
-            if step % _LOOK_EVERY == 0 or done == total:
+            done, stop = step + 1, interrupted()
+            if step % _LOOK_EVERY == 0 or done == total or stop:
                 value = loss.item()
                 if not np.isfinite(value):
                     raise LightSSLError(
@@ -111,10 +115,18 @@ def train(training: Training, title: str, narrator: Narrator, kept: UnderWay | N
                         "Train it more slowly: --set TASK.learning_rate=...",
                     )
                 bar(done, f"loss {value:.3f}")
-                if path is not None and (done == total or time.monotonic() - last_kept >= _KEEP_EVERY_S):
-                    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict()}
+                if path is not None and (done == total or stop or time.monotonic() - last_kept >= _KEEP_EVERY_S):
+                    state = {
+                        "network": network.state_dict(),
+                        "optimizer": optimizer.state_dict(),
+                        "bad": [tuple(image) for image in bad],
+                    }
                     save_checkpoint(path, state=state, recipe=what, step=done)
                     last_kept = time.monotonic()
+                    if stop:
+                        narrator.say(f"{title}: stopped after step {done:,} of {total:,}. The same command goes on.")
+            if stop:
+                raise KeyboardInterrupt
     if len(bad):
         narrator.say(f"{len(bad):,} training images could not be used; others took their place.")
     network.to("cpu")
@@ -143,11 +155,12 @@ def _describe(training: Training) -> dict[str, Any]:
     }
 
 
-def _restore(network: nn.Module, optimizer: Optimizer, path: Path, what: Mapping[str, Any]) -> int:
+def _restore(network: nn.Module, optimizer: Optimizer, bad: BadImages, path: Path, what: Mapping[str, Any]) -> int:
     """Go back to a state that was kept of the same training, if there is one; return how many steps are done."""
     with suppress(CheckpointError):  # none, or that of another training
         found = load_checkpoint(path, recipe=what)
         load_strictly(network, found["state"]["network"], path)
         optimizer.load_state_dict(found["state"]["optimizer"])
+        bad.add((BadImage(*image) for image in found["state"]["bad"]), seen=found["step"] * what["batch_size"])
         return int(found["step"])
     return 0

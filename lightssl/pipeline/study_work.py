@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, Trial
 from lightssl.config.load import dump
 from lightssl.errors import CheckpointError, ConfigError, TrainingError
 from lightssl.files import write_json
+from lightssl.interrupts import interruptible
 from lightssl.pipeline.apart import ask
 from lightssl.pipeline.study_question import RESULTS, SECTION, Job, StudyQuestion
 from lightssl.pipeline.study_reporting import study_report
@@ -24,7 +25,6 @@ from lightssl.progress import Bar, Narrator
 from lightssl.search.jobs import ERROR, JOB, Jobs, Place, counted, ended, open_jobs
 from lightssl.search.task import Stopped
 from lightssl.study.table import Row, facts_of, write_table
-from lightssl.train.loop import interruptible
 
 _MAIN = "main"  # the worker that runs the study; those that join have names of their own
 _RESULT = "result"  # what a job's trial holds besides what the queue gives it

@@ -18,10 +18,10 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lightssl.errors import TrainingError
+from lightssl.interrupts import interruptible
 from lightssl.progress import Narrator
 from lightssl.search.storage import WORKER, Heartbeat, go_on_as, open_storage, quiet, trials_in
 from lightssl.search.task import Stopped
-from lightssl.train.loop import interruptible
 
 JOB, ERROR = "job", "error"  # what a trial holds besides its value, and whatever the work adds
 _POLL_S = 1.0  # between looks at what other workers are at

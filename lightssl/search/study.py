@@ -10,12 +10,12 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lightssl.errors import TrainingError
+from lightssl.interrupts import interruptible
 from lightssl.search.budget import bring_within
 from lightssl.search.scores import Scorer
 from lightssl.search.spaces import Candidate
 from lightssl.search.storage import open_storage, trials_in
 from lightssl.search.task import Scored, Stopped, Task
-from lightssl.train.loop import interruptible
 
 _COST_STEP = 0.05  # of a limit
 _ATTEMPTS = 20  # at a candidate that nobody has looked at yet: a small budget may have few

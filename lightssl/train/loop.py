@@ -1,10 +1,8 @@
 """The training loop: batches in, a trained method and its checkpoints out."""
 
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +16,7 @@ from lightssl.data.loader import BadImages, clear_worker_errors
 from lightssl.distributed import any_process, average_through_memory, mean_over_processes
 from lightssl.errors import TrainingError
 from lightssl.images import normalise
+from lightssl.interrupts import interruptible
 from lightssl.layers import use_training_layers
 from lightssl.methods.base import Method
 from lightssl.runs import Run
@@ -306,27 +305,3 @@ class Trainer:
             **{name: float(value) for name, value in output.logs.items()},
             **({} if self.architecture is None else self.architecture.figures()),
         }
-
-
-@contextmanager
-def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or termination request into a question that the loop asks between steps.
-
-    A second one interrupts at once.
-    """
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set  # only the main thread may handle signals
-        return
-
-    def ask(number: int, _frame: object) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

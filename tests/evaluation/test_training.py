@@ -1,5 +1,6 @@
 """A training that was stopped ends, bit by bit, as one that was not."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -114,6 +115,36 @@ def test_a_stopped_training_goes_on_to_the_same_end(optimizer: Callable[..., Opt
     train(again, TITLE, told, kept)
     assert told.lines == [f"{TITLE}: going on after step 11 of 35."]
     assert [done for done, _ in told.seen] == [21, 31, 35]
+    assert same(weights(again), weights(whole))
+
+
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_one_that_is_told_to_stop_keeps_its_last_step(
+    asked: signal.Signals, kept: UnderWay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_KEEP_EVERY_S", 1e9)
+    bad = BadImage(3, "three.png", "it is empty")
+
+    def of_the_first_step_bad(training: Training) -> Training:
+        return replace(training, batches=lambda first: (Step(n, [] if n else [bad]) for n in range(first, 35)))
+
+    def loss(step: Step) -> Tensor:
+        if step.number == 14:
+            signal.raise_signal(asked)
+        return training.loss(step)
+
+    whole = of_the_first_step_bad(make())
+    train(whole, TITLE, Silent())
+    training, told = of_the_first_step_bad(make()), Told()
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(training, loss=loss), TITLE, told, kept)
+    again = of_the_first_step_bad(make())
+    train(again, TITLE, told, kept)
+    assert told.lines == [
+        f"{TITLE}: stopped after step 15 of 35. The same command goes on.",
+        f"{TITLE}: going on after step 15 of 35.",
+        "1 training images could not be used; others took their place.",
+    ]
     assert same(weights(again), weights(whole))
 
 
