@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -17,6 +17,25 @@ SetOption = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the recipe; repeat for more."),
 ]
 JSONOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def scale_option(decides: str) -> Any:
+    """Return ``--scale``, which decides something in the three ways that recipes can be run."""
+    return typer.Option(
+        help=f"paper, small or quick: {decides}.", show_default="quick on the sample or without a GPU, else small"
+    )
+
+
+def storage_option(kept: str) -> Any:
+    """Return ``--storage``, which names the database that something is kept in."""
+    return typer.Option(
+        metavar="URL", help=f"Database that {kept} are kept in.", show_default="a file in the folder of --out"
+    )
+
+
+def resume_option(what: str, *, data: str = "data", metavar: str = "RUN") -> Any:
+    """Return ``--resume``, which goes on with something, on images that ``--DATA`` can name anew."""
+    return typer.Option(metavar=metavar, help=f"Go on with {what} that was stopped; --{data} if the images have moved.")
 
 
 def was_given(ctx: typer.Context, name: str) -> bool:
@@ -82,13 +101,7 @@ WhereOption = Annotated[
     ),
 ]
 LimitOption = Annotated[Optional[int], typer.Option(metavar="N", help="Keep the first N of them.", show_default="all")]
-MemberScaleOption = Annotated[
-    Optional[str],
-    typer.Option(
-        help="paper, small or quick: how members are trained.",
-        show_default="quick on the sample or without a GPU, else small",
-    ),
-]
+MemberScaleOption = Annotated[Optional[str], scale_option("how members are trained")]
 
 StudyArgument = Annotated[
     Optional[Path], typer.Argument(metavar="DIR", help="Folder of a study.", show_default="the latest")

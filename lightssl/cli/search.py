@@ -7,7 +7,15 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.options import DataOption, JSONOption, gone_on_with, was_given
+from lightssl.cli.options import (
+    DataOption,
+    JSONOption,
+    gone_on_with,
+    resume_option,
+    scale_option,
+    storage_option,
+    was_given,
+)
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
 
@@ -75,11 +83,7 @@ def search(
     ] = None,
     data: DataOption = "sample",
     scale: Annotated[
-        Optional[str],
-        typer.Option(
-            help="paper, small or quick: how the supernet is trained and how many candidates are scored.",
-            show_default="quick on the sample or without a GPU, else small",
-        ),
+        Optional[str], scale_option("how the supernet is trained and how many candidates are scored")
     ] = None,
     set_: Annotated[
         Optional[list[str]],
@@ -94,19 +98,11 @@ def search(
     out: Annotated[
         Optional[Path], typer.Option(help="Folder of the run.", show_default="runs/TIME-search-RECIPE")
     ] = None,
-    storage: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="URL", help="Database that candidates are kept in.", show_default="a file in the run's folder"
-        ),
-    ] = None,
+    storage: Annotated[Optional[str], storage_option("candidates")] = None,
     pretrain: Annotated[
         bool, typer.Option("--pretrain", help="Go on to train the winner, in the same folder.")
     ] = False,
-    resume: Annotated[
-        Optional[Path],
-        typer.Option(metavar="RUN", help="Go on with a search that was stopped; --data if the images have moved."),
-    ] = None,
+    resume: Annotated[Optional[Path], resume_option("a search")] = None,
     join: Annotated[
         Optional[Path],
         typer.Option(metavar="RUN", help="Help a search that is scoring candidates, as one more worker."),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.options import DataOption, JSONOption, gone_on_with, was_given
+from lightssl.cli.options import DataOption, JSONOption, gone_on_with, resume_option, scale_option, was_given
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
 
@@ -37,13 +37,7 @@ def search_heads(
         ),
     ] = None,
     data: DataOption = "sample",
-    scale: Annotated[
-        Optional[str],
-        typer.Option(
-            help="paper, small or quick: how networks are trained and how long the search takes.",
-            show_default="quick on the sample or without a GPU, else small",
-        ),
-    ] = None,
+    scale: Annotated[Optional[str], scale_option("how networks are trained and how long the search takes")] = None,
     set_: Annotated[
         Optional[list[str]],
         typer.Option(
@@ -61,10 +55,7 @@ def search_heads(
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Go on to train with the heads found, from the start, in the same folder.")
     ] = False,
-    resume: Annotated[
-        Optional[Path],
-        typer.Option(metavar="RUN", help="Go on with a search that was stopped; --data if the images have moved."),
-    ] = None,
+    resume: Annotated[Optional[Path], resume_option("a search")] = None,
     json: JSONOption = False,
     ctx: typer.Context = None,  # type: ignore[assignment]
 ) -> None:

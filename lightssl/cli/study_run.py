@@ -14,6 +14,8 @@ from lightssl.cli.options import (
     WhereOption,
     gone_on_with,
     parse_seeds,
+    resume_option,
+    storage_option,
     was_given,
 )
 from lightssl.cli.study_report import print_report
@@ -72,14 +74,8 @@ def run(
     out: Annotated[
         Optional[Path], typer.Option(help="Folder of the study.", show_default="runs/TIME-study-GRID")
     ] = None,
-    storage: Annotated[
-        Optional[str],
-        typer.Option(metavar="URL", help="Database that the jobs are kept in.", show_default="a file in the folder"),
-    ] = None,
-    resume: Annotated[
-        Optional[Path],
-        typer.Option(metavar="DIR", help="Go on with a study that was stopped; --train if the images have moved."),
-    ] = None,
+    storage: Annotated[Optional[str], storage_option("the jobs")] = None,
+    resume: Annotated[Optional[Path], resume_option("a study", data="train", metavar="DIR")] = None,
     join: Annotated[
         Optional[Path], typer.Option(metavar="DIR", help="Help a study that is under way, as one more worker.")
     ] = None,

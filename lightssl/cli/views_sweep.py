@@ -6,7 +6,17 @@ from typing import Annotated, Any, Optional
 import typer
 
 from lightssl.cli.examples import examples
-from lightssl.cli.options import DataOption, JSONOption, SetOption, gone_on_with, parse_seeds, was_given
+from lightssl.cli.options import (
+    DataOption,
+    JSONOption,
+    SetOption,
+    gone_on_with,
+    parse_seeds,
+    resume_option,
+    scale_option,
+    storage_option,
+    was_given,
+)
 from lightssl.cli.terminal import Terminal, console, print_json, print_table
 from lightssl.errors import ConfigError
 
@@ -74,27 +84,13 @@ def sweep(
             show_default="with grid and guided",
         ),
     ] = None,
-    scale: Annotated[
-        Optional[str],
-        typer.Option(
-            help="paper, small or quick: how each point is trained.",
-            show_default="quick on the sample or without a GPU, else small",
-        ),
-    ] = None,
+    scale: Annotated[Optional[str], scale_option("how each point is trained")] = None,
     set_: SetOption = None,
     out: Annotated[
         Optional[Path], typer.Option(help="Folder of the run.", show_default="runs/TIME-sweep-RECIPE")
     ] = None,
-    storage: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="URL", help="Database that results are kept in.", show_default="a file in the run's folder"
-        ),
-    ] = None,
-    resume: Annotated[
-        Optional[Path],
-        typer.Option(metavar="RUN", help="Go on with a sweep that was stopped; --data if the images have moved."),
-    ] = None,
+    storage: Annotated[Optional[str], storage_option("results")] = None,
+    resume: Annotated[Optional[Path], resume_option("a sweep")] = None,
     join: Annotated[
         Optional[Path], typer.Option(metavar="RUN", help="Help a sweep that is under way, as one more worker.")
     ] = None,
