@@ -11,10 +11,10 @@ from math import ceil
 from typing import Annotated, NamedTuple
 
 import numpy as np
+import scipy
 from annotated_types import Ge
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
-from scipy.optimize import nnls
 
 from lightssl.deploy.kernels import KINDS, MAC_KINDS, Kernel
 from lightssl.errors import TargetError
@@ -142,7 +142,7 @@ def learn(samples: Sequence[Sample], *, threads: int, left_out: str) -> Fit:
 
 def _solve(x: FloatArray, y: FloatArray) -> FloatArray:
     """Return what [F], never negative, makes the squared relative error of ``x`` [N, F] times it on ``y`` [N] least."""
-    solution: FloatArray = nnls(x / y[:, None], np.ones(len(y)))[0]
+    solution: FloatArray = scipy.optimize.nnls(x / y[:, None], np.ones(len(y)))[0]
     return solution
 
 

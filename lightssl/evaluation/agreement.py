@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import inf, isnan
 from typing import Any
 
-from scipy.stats import kendalltau
+import scipy
 
 # What is better of the measures without labels. All others are accuracies.
 LABEL_FREE_MEASURES = {"rank": "higher", "alpha": "near 1", "alignment": "lower", "uniformity": "lower"}
@@ -60,7 +60,7 @@ def agreement(measures: Mapping[str, Sequence[float | None]], reference: str) ->
     """
     true = goodness(reference, measures[reference])
     taus = {
-        name: float(kendalltau(goodness(name, values), true).statistic)
+        name: float(scipy.stats.kendalltau(goodness(name, values), true).statistic)
         for name, values in measures.items()
         if name != reference
     }

@@ -10,8 +10,8 @@ from statistics import mean
 from typing import Any, get_args
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy.stats import f as f_distribution
 
 from lightssl.study.measured import (
     LINEAR,
@@ -177,7 +177,7 @@ class Analysis:
         if self.noise is None or len(self.measured.networks) < 2:
             return None
         variance = self.measured.accuracy.var(axis=0, ddof=1)
-        critical = f_distribution.ppf(LEVEL, len(self.measured.networks) - 1, self.noise.freedom)
+        critical = scipy.stats.f.ppf(LEVEL, len(self.measured.networks) - 1, self.noise.freedom)
         found: NDArray[np.bool_] = variance > critical * self._noise_of_means(self.noise)
         return found
 

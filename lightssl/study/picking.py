@@ -7,8 +7,8 @@ which scenarios it is like; then those that such scenarios rank high. What is ta
 from collections.abc import Mapping
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 _TRUST = 0.25  # weight of a scenario that nothing is known of yet, where 1 is one that ranks networks alike
 
@@ -37,7 +37,7 @@ def similarity(accuracy: ArrayLike, measured: Mapping[int, float]) -> NDArray[np
     table = np.asarray(accuracy, dtype=float)
     if len(measured) < 3:
         return np.zeros(table.shape[1])
-    ranked = rankdata(np.column_stack([table[list(measured)], list(measured.values())]), axis=0)
+    ranked = scipy.stats.rankdata(np.column_stack([table[list(measured)], list(measured.values())]), axis=0)
     centred = ranked - ranked.mean(axis=0)
     lengths = np.linalg.norm(centred, axis=0)
     products = centred[:, :-1].T @ centred[:, -1]
@@ -66,5 +66,5 @@ def next_to_measure(accuracy: ArrayLike, measured: Mapping[int, float]) -> int |
 
 
 def _mean_ranks(table: NDArray[np.float64]) -> NDArray[np.float64]:
-    ranks: NDArray[np.float64] = rankdata(-table, axis=0).mean(axis=1)
+    ranks: NDArray[np.float64] = scipy.stats.rankdata(-table, axis=0).mean(axis=1)
     return ranks

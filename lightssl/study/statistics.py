@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 from lightssl.errors import LightSSLError
 
@@ -33,7 +33,7 @@ def ranks(accuracy: ArrayLike) -> Floats:
     Raises:
         LightSSLError: An accuracy is missing.
     """
-    return rankdata(-_table(accuracy), axis=0)
+    return scipy.stats.rankdata(-_table(accuracy), axis=0)
 
 
 class Regret(NamedTuple):
@@ -291,7 +291,7 @@ def group_rankings(rows: Sequence[Row], item: str, group: str, *, score: str = "
             )
         for name, found in settings.items():
             means[items.index(name), column] = np.mean([found[setting] for setting in shared])
-    return GroupRankings(items, groups, means, rankdata(-means, axis=0, nan_policy="omit"))
+    return GroupRankings(items, groups, means, scipy.stats.rankdata(-means, axis=0, nan_policy="omit"))
 
 
 @dataclass(frozen=True)
