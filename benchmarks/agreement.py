@@ -1,6 +1,6 @@
 """Which checkpoint to take without labels: how well do label-free measures agree with kNN over those of a run?::
 
-    python -m benchmarks.agreement runs/few_labels/seed1 runs/few_labels/seed2
+    python -m benchmarks.agreement runs/few_labels/200k-examples/seed*
 
 The runs kept their backbone on the way (``train.keep_every``), as those of ``benchmarks.few_labels`` do. For each
 measure: Kendall's tau with kNN over the checkpoints, and what is lost in kNN by the checkpoint that it takes.

@@ -1,7 +1,7 @@
 """What is pre-training worth for finding objects? Detectors on pre-trained networks and on the same from random::
 
     python -m benchmarks.pasted --objects 'data/cifar10-*.tar' --backgrounds data/photos-250.tar --out pasted
-    python -m benchmarks.detection --data pasted runs/few_labels/seed1 runs/few_labels/seed2
+    python -m benchmarks.detection --data pasted runs/few_labels/200k-examples/seed*
 
 Faster and Mask R-CNN at the quick scale, all layers trained alike, one thread; what was done is not done again. Test
 photographs, of other objects and other backgrounds, choose nothing.

@@ -2,14 +2,14 @@
 
     python -m benchmarks.few_labels --data 'data/cifar10-*.tar' --label CIFAR-10
 
-A network is pre-trained without labels, then fine-tuned with them: on a part by the task ``semi``, on all by
-``finetune``. The same network is trained alike from random initialisation. All at the quick scale, of one thread each;
-what was stopped goes on where it was. The last epoch is reported; test images choose nothing.
+A network is pre-trained without labels, for a short and a longer time, then fine-tuned with them: on a part by the task
+``semi``, on all by ``finetune``. The same network is trained alike from random initialisation. All at the quick scale,
+of one thread each; what was stopped goes on where it was. The last epoch is reported; test images choose nothing.
 """
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,8 @@ from lightssl.runs import Run
 RESULTS = Path(__file__).parent / "results"
 TASKS = ("linear", "semi", "finetune")
 
+Results = dict[str, dict[str, dict[str, Any]]]  # by duration and task
+
 
 def main() -> None:
     """Train and evaluate what is missing, and write the table as far as it is known."""
@@ -31,14 +33,14 @@ def main() -> None:
     parser.add_argument("--recipe", default="mobilenetv2_simclr_cifar")
     parser.add_argument("--data", default="sample")
     parser.add_argument("--label", help="what the results call the data")
-    parser.add_argument("--duration", default="200k examples", help="of the pre-training")
+    parser.add_argument("--durations", nargs="+", default=["200k examples", "1000k examples"], help="of pre-training")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     parser.add_argument("--jobs", type=int, default=2, help="trainings side by side")
     parser.add_argument("--out", type=Path, default=Path("runs/few_labels"))
     options = parser.parse_args()
 
-    found: dict[int, dict[str, Any]] = {}
+    found: dict[int, Results] = {}
     with ThreadPoolExecutor(options.jobs) as pool:
         for seed, results in zip(
             options.seeds, pool.map(lambda seed: measure(seed, options), options.seeds), strict=True
@@ -47,47 +49,55 @@ def main() -> None:
             write_result(found, options)
 
 
-def measure(seed: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Return what each task has found with one seed."""
-    settings = [f"train.duration={options.duration}", "train.keep_every=10%"]  # for benchmarks.agreement
-    run = train(options.recipe, data=options.data, folder=options.out / f"seed{seed}", seed=seed, settings=settings)
-    return {task: result_of(run, task) for task in options.tasks}
+def measure(seed: int, options: argparse.Namespace) -> Results:
+    """Return what each task has found with one seed after each duration, in rows of networks and shares of labels."""
+    results: Results = {}
+    for duration in options.durations:
+        settings = [f"train.duration={duration}", "train.keep_every=10%"]  # for benchmarks.agreement
+        folder = options.out / duration.replace(" ", "-") / f"seed{seed}"
+        run = train(options.recipe, data=options.data, folder=folder, seed=seed, settings=settings)
+        # A network that is not pre-trained is the same whatever the duration.
+        with_random = duration == options.durations[-1]
+        results[duration] = {task: result_of(run, task, with_random) for task in options.tasks}
+    return results
 
 
-def result_of(run: Run, task: str) -> dict[str, Any]:
+def result_of(run: Run, task: str, with_random: bool) -> dict[str, Any]:
     """Evaluate a run by a task unless that was done."""
     if not run.evaluation_path(task).exists():
-        lightssl("evaluate", str(run), "--task", task)
+        lightssl("evaluate", str(run), "--task", task, *([] if with_random else ["--no-random"]))
     found: dict[str, Any] = json.loads(run.evaluation_path(task).read_text(encoding="utf-8"))
     return found
 
 
-def write_result(found: Mapping[int, Mapping[str, Any]], options: argparse.Namespace) -> None:
-    """Write a row for each task and share of the labels: top-1 of each seed, pre-trained and from random."""
-    first = next(iter(found.values()))
+def write_result(found: Mapping[int, Results], options: argparse.Namespace) -> None:
+    """Write a row for each task and share of the labels: top-1 of each seed, from random and after each duration."""
+    last = options.durations[-1]
+    first = next(iter(found.values()))[last]
     rows = []
     for task in options.tasks:
         for labels in dict.fromkeys(row.get("labels") for row in first[task]["results"]):
-            top1: dict[str, list[float]] = {}
-            for results in found.values():
-                of_seed = [row for row in results[task]["results"] if row.get("labels") == labels]
-                top1.setdefault("pre-trained", []).append(best(of_seed, "pre-trained"))
-                top1.setdefault("random", []).append(best(of_seed, "random"))
-            gains = [after - before for after, before in zip(top1["pre-trained"], top1["random"], strict=True)]
+            random = top1(found.values(), last, task, labels, "random")
+            trained = {
+                duration: top1(found.values(), duration, task, labels, "pre-trained") for duration in options.durations
+            }
             rows.append(
                 {
                     "task": task,
                     "labels": labels or "100 % of the labels",
-                    **{name: [round(value, 2) for value in values] for name, values in top1.items()},
-                    "gain": [round(gain, 2) for gain in gains],
-                    "mean": {name: round(mean(values), 2) for name, values in {**top1, "gain": gains}.items()},
+                    "random": rounded(random),
+                    "pre-trained": {duration: rounded(values) for duration, values in trained.items()},
+                    "mean_gain": {
+                        duration: round(mean(values) - mean(random), 2) for duration, values in trained.items()
+                    },
                 }
             )
     settings = {task: first[task]["results"][0] for task in options.tasks}
     write_json(
         RESULTS / "few_labels.json",
         {
-            "what": f"{options.recipe} at the quick scale, pre-trained on {options.duration}, then given labels",
+            "what": f"{options.recipe} at the quick scale, pre-trained on {' or '.join(options.durations)}, then given "
+            "labels",
             "data": options.label or options.data,
             "test_images": first[options.tasks[0]]["data"]["test_images"],
             "measured": datetime.now(UTC).date().isoformat(),
@@ -102,9 +112,21 @@ def write_result(found: Mapping[int, Mapping[str, Any]], options: argparse.Names
     )
 
 
-def best(rows: Sequence[Mapping[str, Any]], network: str) -> float:
-    """Return the top-1 of a network; of the two random baselines of frozen features, that of the better one."""
-    return max(float(row["top1"]) for row in rows if row["network"].startswith(network))
+def top1(found: Iterable[Results], duration: str, task: str, labels: str | None, network: str) -> list[float]:
+    """Return the top-1 of a network with each seed; of the two random baselines of frozen features, the better one."""
+    return [
+        max(
+            float(row["top1"])
+            for row in results[duration][task]["results"]
+            if row.get("labels") == labels and row["network"].startswith(network)
+        )
+        for results in found
+    ]
+
+
+def rounded(values: Sequence[float]) -> list[float]:
+    """Return percentages as they are written down."""
+    return [round(value, 2) for value in values]
 
 
 if __name__ == "__main__":
