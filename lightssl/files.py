@@ -35,6 +35,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
             aside.unlink()
 
 
+def make_folder(path: Path) -> Path:
+    """Make a folder unless it is there.
+
+    Raises:
+        LightSSLError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LightSSLError(
+            f"Cannot make the folder {path}: {error.strerror or error}.", "Choose another one with --out."
+        ) from error
+    return path
+
+
 def cache_folder() -> Path | None:
     """Where things are kept that can be had again: ``$LIGHTSSL_CACHE``, else the user's cache folder.
 

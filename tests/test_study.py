@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 import lightssl
+from lightssl.backbones.cost import Cost
 from lightssl.cli import study_grid as command
 from lightssl.errors import ConfigError
-from lightssl.pipeline import step_timing
+from lightssl.pipeline import step_timing, studying
 from lightssl.pipeline.step_timing import StepTiming
+from lightssl.study.members import Member
 
 Program = Callable[..., subprocess.CompletedProcess[str]]
 TINY = ["train.batch_size=8", "train.duration=12 steps", "data.workers=0", "method.hidden=16", "method.bottleneck=8"]
@@ -43,6 +45,22 @@ def test_conditions_and_a_limit_choose_members() -> None:
     assert names(where=["flops<2G", "params>10M"]) == ["resnet18"]
     assert names(where=["flops<2G"], limit=2) == small[:2]
     assert len(names(limit=200)) == 116
+
+
+def test_members_beyond_the_limit_are_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+
+    def count(member: Member, _size: int) -> Cost:
+        counted.append(member.name)
+        return Cost(1, 1)
+
+    monkeypatch.setattr(studying, "count_member", count)
+    lightssl.study_grid("revisiting", timing=False, limit=1)
+    assert len(counted) == 1
+    for refused in ({"where": ["flop<1M"]}, {"where": ["flops<2X"]}, {"limit": 0}):
+        with pytest.raises(ConfigError):
+            lightssl.study_grid("revisiting", timing=False, **refused)
+    assert len(counted) == 1
 
 
 def test_flops_are_of_the_stated_size() -> None:

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 import lightssl
-from lightssl.errors import ConfigError, DataError, LightSSLError
+from lightssl.errors import ConfigError, DataError, LightSSLError, TrainingError
 from lightssl.files import read_json_lines
+from lightssl.pipeline import asked as pipeline_asked
+from lightssl.pipeline import study_work
 from lightssl.pipeline.study_question import recipe_of_method
 from lightssl.study.table import Row, read_table
 from tests.processes import start, wait_until
@@ -166,8 +168,6 @@ def test_networks_that_fail_are_written_down_and_left_behind(grid: Path, photos:
 def test_a_scenario_that_disappears_is_left_out_until_it_is_back(
     grid: Path, photos: Path, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lightssl.pipeline import study_work
-
     asked: list[Any] = []
 
     def ask(*arguments: Any, **options: Any) -> dict[str, Any]:
@@ -203,6 +203,119 @@ def test_the_budget_of_time_stops_a_study_that_can_go_on(grid: Path, photos: Pat
     assert table(folder) == []
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the processes of networks are asked, which are not started: each network names half of the images right."""
+    found: list[dict[str, Any]] = []
+
+    def ask(_module: str, what: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
+        found.append(what)
+        rows = [{"scenario": one, "task": "linear", "top1": 50.0, "cv_top1": 40.0} for one in what["downstream"]]
+        return {"minutes": 1.0, "rows": rows, "missing": {}}
+
+    monkeypatch.setattr(study_work, "ask", ask)
+    return found
+
+
+NOTHING_YET = {"time_budget": "0.001s"}  # is over before a network is begun
+
+
+def test_one_process_leads_and_others_join(
+    grid: Path, photos: Path, tmp_path: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline_asked, "_LEAVING_S", 0.0)
+    folder = tmp_path / "study"
+    study(grid, photos, photos, out=folder, **NOTHING_YET)
+    with pipeline_asked.leading(folder, "study"):
+        with pytest.raises(LightSSLError, match=r"Another process is at the study in .*\n.*--join"):
+            lightssl.resume_study(folder)
+        assert not asked
+        lightssl.resume_study(folder, join=True)
+    assert len(asked) == 3
+    # What it has measured is in the table already, and is known where the folder has gone.
+    assert [row.top1 for row in table(folder)] == [50.0] * 3
+    moved = folder.rename(tmp_path / "moved")
+    assert lightssl.resume_study(moved) is not None
+    assert len(asked) == 3
+
+
+def test_a_worker_needs_the_images_before_it_takes_a_job(
+    grid: Path, photos: Path, others: Path, tmp_path: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, elsewhere = tmp_path / "study", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    study(grid, Path("photos"), Path("photos"), Path("others"), out=folder, **NOTHING_YET)
+    monkeypatch.chdir(elsewhere)
+    away = others.rename(tmp_path / "away")
+    with pytest.raises(DataError, match=r"There is no folder or file .*others.\n.*joins needs the images of all"):
+        lightssl.resume_study(folder, join=True)
+    photos.rename(tmp_path / "hidden")
+    with pytest.raises(DataError, match=r"There is no folder or file .*photos.\n.*name them with --train"):
+        lightssl.resume_study(folder)
+    with pytest.raises(DataError, match="No scenario of the study is there any more"):
+        lightssl.resume_study(folder, train="sample")
+    assert not asked
+    (tmp_path / "hidden").rename(photos)
+    away.rename(others)
+    lightssl.resume_study(folder, join=True)
+    assert len(asked) == 3
+
+
+@pytest.mark.slow
+def test_paths_are_of_the_folder_that_a_study_was_started_in(
+    grid: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(photos.parent)
+    study(grid, Path("photos"), Path("photos"), out=tmp_path / "study", limit=1, **NOTHING_YET)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    lightssl.resume_study("../study")
+    (row,) = table(tmp_path / "study")
+    assert (row.scenario, row.error) == ("photos", None)
+    found = lightssl.pick_network("../study", downstream=str(photos))
+    assert found["similarity"] is None  # it is a scenario of the study, whatever it is called
+
+
+def test_what_was_measured_stays_where_another_attempt_fails(
+    grid: Path, photos: Path, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {"minutes": 1.0, "rows": [{"scenario": str(photos), "task": "linear", "top1": 50.0, "cv_top1": 40.0}]}
+    answers: list[Any] = [{**measured, "missing": {str(others): "gone"}}, TrainingError("no memory is left")]
+
+    def ask(*_: Any, **__: Any) -> dict[str, Any]:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return dict(answer)
+
+    monkeypatch.setattr(study_work, "ask", ask)
+    folder = tmp_path / "study"
+    study(grid, photos, photos, others, out=folder, limit=1)
+    assert [(row.top1, row.error) for row in table(folder)] == [(50.0, None), (None, "gone")]
+    lightssl.resume_study(folder, retry=True)
+    assert [(row.top1, row.error, row.minutes) for row in table(folder)] == [
+        (50.0, None, 1.0),
+        (None, "no memory is left", 1.0),
+    ]
+
+
+def test_a_scenario_is_there_once_and_has_a_name(grid: Path, photos: Path, tmp_path: Path) -> None:
+    def run(*scenarios: str) -> None:
+        lightssl.run_study(str(grid), train=str(photos), downstream=scenarios, out=tmp_path / "study")
+
+    with pytest.raises(ConfigError, match=r"The scenario .*photos is there twice"):
+        run(str(photos), f"{photos}/")
+    for nothing in ("", " "):
+        with pytest.raises(ConfigError, match="has no name"):
+            run(str(photos), nothing)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(grid: Path, photos: Path) -> None:
+    with pytest.raises(LightSSLError, match="Cannot make the folder"):
+        study(grid, photos, photos, out=grid / "study")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -232,7 +345,7 @@ def test_what_cannot_be_done_is_refused_before_anything_is(
 
 def test_two_studies_do_not_share_a_folder_or_a_name_in_a_storage(grid: Path, photos: Path, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'shared.db'}"
-    budget = {"time_budget": "0.001s", "storage": storage}  # is over before a network is begun
+    budget = {**NOTHING_YET, "storage": storage}
     assert study(grid, photos, photos, out=tmp_path / "a" / "study", **budget) is None
     with pytest.raises(LightSSLError, match="already holds a study"):
         study(grid, photos, photos, out=tmp_path / "a" / "study", limit=2)

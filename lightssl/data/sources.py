@@ -6,6 +6,7 @@ aside.
 """
 
 import glob
+import os
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, Protocol
@@ -102,6 +103,18 @@ def open_source(spec: str, *, split: Split | None = None) -> Source:
     if glob.has_magic(spec):
         return _open_pattern(spec, split)
     raise DataError(f"There is no folder or file {path.absolute()}.", _KINDS)
+
+
+def located(spec: str, directory: Path | str) -> str:
+    """Return what opens the same images from another current directory: relative paths are of ``directory``.
+
+    Args:
+        spec: As in :func:`open_source`.
+        directory: Where it was written.
+    """
+    if spec == "sample" or spec.startswith((PREFIX, "torchvision:")):
+        return spec
+    return os.path.normpath(Path(directory) / Path(spec).expanduser())
 
 
 def open_splits(spec: str, test_spec: str | None = None, *, seed: int = 0) -> tuple[Source, Source, str]:

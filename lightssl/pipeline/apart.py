@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from tempfile import TemporaryFile
 from threading import Thread
@@ -31,7 +32,12 @@ Work = Callable[[dict[str, Any], Narrator], dict[str, Any]]
 
 
 def ask(
-    module: str, asked: Asked, narrator: Narrator | None = None, *, stop: Callable[[], bool] = lambda: False
+    module: str,
+    asked: Asked,
+    narrator: Narrator | None = None,
+    *,
+    directory: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Have a module do its work in a process of its own, and return what it answers.
 
@@ -39,6 +45,7 @@ def ask(
         module: Its name, as ``python -m`` takes it.
         asked: What it is told, as JSON can hold it.
         narrator: Told what the work tells.
+        directory: That the process is in; by default the current one.
         stop: Asked all the time. Once it returns True, the process is told to stop, as Ctrl-C would.
 
     Raises:
@@ -46,7 +53,7 @@ def ask(
         TrainingError: The process died, as one does for which there is no memory.
         Stopped: It stopped.
     """
-    with TemporaryFile() as said, _started(module, said) as process, _Told(narrator or Silent()) as told:
+    with TemporaryFile() as said, _started(module, said, directory) as process, _Told(narrator or Silent()) as told:
         _send(process, asked)
         stopping = False
         for line in _lines(process):
@@ -86,10 +93,11 @@ def answer(work: Work) -> None:
 
 
 @contextmanager
-def _started(module: str, said: IO[bytes]) -> Iterator[subprocess.Popen[str]]:
+def _started(module: str, said: IO[bytes], directory: Path | None) -> Iterator[subprocess.Popen[str]]:
     # A session of its own: Ctrl-C on the terminal reaches it through whoever asked, once.
     process = subprocess.Popen(
         [sys.executable, "-m", module],
+        cwd=directory,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=said,

@@ -1,14 +1,20 @@
 """The folder of a search, a sweep or a study: made when it is begun, and read when it is gone on with."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
+
 from lightssl.errors import LightSSLError
+from lightssl.files import make_folder
 from lightssl.runs import DEFAULT_ROOT, new_run
 
 Question = TypeVar("Question")
+
+_LEAVING_S = 10.0  # that what a killed process has started may take to end, which holds its lock until then
 
 
 def new_folder(out: Path | str | None, name: str, section: str) -> Path:
@@ -24,6 +30,26 @@ def new_folder(out: Path | str | None, name: str, section: str) -> Path:
             f"Continue it with --resume {folder}, or choose another folder with --out.",
         )
     return folder
+
+
+@contextmanager
+def leading(folder: Path, section: str) -> Iterator[None]:
+    """Lead the work in a folder: no other process does meanwhile. The lock goes when the process does.
+
+    Raises:
+        LightSSLError: Another one does, or the folder cannot be made.
+    """
+    lock = FileLock(make_folder(folder / section) / ".leading", timeout=_LEAVING_S)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise LightSSLError(
+            f"Another process is at the {section} in {folder}.", f"Help it with --join {folder}, or stop it first."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def find_folder(folder: Path | str | None, section: str) -> Path:

@@ -1,6 +1,7 @@
 """``search``: from a budget to a recipe for the network that makes the most of it."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from lightssl.data.sources import open_source, require_labels
 from lightssl.deploy.profile import Profile, load_profile, write_profile
 from lightssl.errors import ConfigError
 from lightssl.files import write_json
-from lightssl.pipeline.asked import new_folder, read_asked
+from lightssl.pipeline.asked import leading, new_folder, read_asked
 from lightssl.pipeline.building import SAMPLE, describe_environment
 from lightssl.pipeline.laboratory import Laboratory
 from lightssl.pipeline.question import SECTION, Question, space_called, space_of
@@ -107,7 +108,7 @@ def search_network(
         target=None if target is None else str(target),
         threads=threads,
     )
-    return _search(question, None, data=data, out=out, storage=storage, narrator=narrator or Silent())
+    return _search(question, None, None, data=data, out=out, storage=storage, narrator=narrator or Silent())
 
 
 def resume_search(
@@ -131,6 +132,7 @@ def resume_search(
     return _search(
         question,
         Path(run),
+        asked.get("name"),
         data=data or asked["data"],
         out=run,
         storage=asked["storage"],
@@ -142,6 +144,7 @@ def resume_search(
 def _search(
     question: Question,
     resumed: Path | None,
+    name: str | None,
     *,
     data: str,
     out: Path | str | None,
@@ -174,6 +177,7 @@ def _search(
     narrator = narrator if fabric.is_global_zero else Silent()
     # All processes write to one folder: the first one names it.
     folder = resumed or Path(fabric.broadcast(str(new_folder(out, recipe.name, SECTION)) if first else ""))
+    name = name or folder.resolve().name  # in the storage; it stays when the folder is renamed
     run = Run(folder / SECTION)
     narrator.say(
         f"{question.strategy}: {question.space}, {question.budget} at {question.image_size} pixels; "
@@ -208,27 +212,33 @@ def _search(
             may_train=not join,
         ),
         storage=storage or f"sqlite:///{(run.folder / 'candidates.db').resolve()}",
-        name=folder.resolve().name,
+        name=name,
         question=question.digest,
         worker=uuid4().hex if join else f"process {rank}" if rank else _MAIN,
         narrator=narrator,
     )
-    asked = {"question": asdict(question), "data": data, "storage": storage, "options": _plain(options)}
+    asked = {
+        "question": asdict(question),
+        "data": data,
+        "storage": storage,
+        "name": name,
+        "options": _plain(options),
+    }
     if resumed is not None:
         check_same_images(run, source)
-    if first:
-        run.folder.mkdir(parents=True, exist_ok=True)
-        open_study(task)  # refuses another search's before anything is trained
-    if first and resumed is None:
-        run.write_start(dump(recipe), describe_environment(data=data, images=len(source)))
-        write_json(run.folder / "search.json", {"asked": asked})
-    fabric.barrier()
-    try:
-        found = strategy(task, **options)
-    except Stopped:
-        narrator.say(f"Stopped. Go on with: lightssl search --resume {folder}")
-        return None
-    return write_results(run, question, asked, table, device, found) if first else None
+    with leading(folder, SECTION) if first else nullcontext():
+        if first:
+            open_study(task)  # refuses another search's before anything is trained
+        if first and resumed is None:
+            run.write_start(dump(recipe), describe_environment(data=data, images=len(source)))
+            write_json(run.folder / "search.json", {"asked": asked})
+        fabric.barrier()
+        try:
+            found = strategy(task, **options)
+        except Stopped:
+            narrator.say(f"Stopped. Go on with: lightssl search {'--join' if join else '--resume'} {folder}")
+            return None
+        return write_results(run, question, asked, table, device, found) if first else None
 
 
 def _check_latency_is_whole(limits: Mapping[str, float], target: str | Path | None, threads: int | None) -> None:

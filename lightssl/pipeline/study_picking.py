@@ -8,10 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightssl.data.sources import open_splits
+from lightssl.data.sources import located, open_splits
 from lightssl.errors import ConfigError, LightSSLError
 from lightssl.pipeline.asked import find_folder, read_asked
-from lightssl.pipeline.study_question import RESULTS, SECTION, StudyQuestion, held_out_top1, network_name
+from lightssl.pipeline.study_question import (
+    RESULTS,
+    SECTION,
+    StudyQuestion,
+    directory_of,
+    held_out_top1,
+    network_name,
+)
 from lightssl.pipeline.suite import evaluate_suite
 from lightssl.progress import Narrator, Silent
 from lightssl.runs import Run
@@ -70,14 +77,16 @@ def pick_network(
     """
     narrator = narrator or Silent()
     folder = find_folder(folder, SECTION)
-    question, _ = read_asked(folder, SECTION, StudyQuestion)
+    question, asked = read_asked(folder, SECTION, StudyQuestion)
     networks = folder / SECTION / "networks"
     candidates = _candidates(read_table(folder / SECTION / RESULTS), question, limits or {})
     if measure < 1:
         raise ConfigError(f"--measure {measure} leaves nothing to choose by.", "Measure one network at least.")
-    if downstream in question.downstream:
-        known = [one for one in candidates if downstream in one.chosen_by]
-        rows = [_row(one, one.chosen_by[downstream], one.top1[downstream]) for one in known]
+    studied = {located(spec, directory_of(asked)): spec for spec in question.downstream}
+    scenario = studied.get(located(downstream, Path.cwd()))
+    if scenario is not None:
+        known = [one for one in candidates if scenario in one.chosen_by]
+        rows = [_row(one, one.chosen_by[scenario], one.top1[scenario]) for one in known]
         alike = None
     else:
         open_splits(downstream)

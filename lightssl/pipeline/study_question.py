@@ -120,6 +120,12 @@ def network_name(member: str, recipe: str, seed: int) -> str:
     return f"{member}-{recipe}-seed{seed}"
 
 
+def directory_of(asked: Mapping[str, Any]) -> Path:
+    """Return where a study was started, which relative paths of its images are of; here, if there is no such folder."""
+    directory = Path(asked.get("directory", ""))
+    return directory if directory.is_absolute() and directory.is_dir() else Path.cwd()
+
+
 def held_out_top1(result: Mapping[str, Any]) -> float | None:
     """Return the accuracy on training images that were held out, which chose the options of a task; None without."""
     found: float | None = result.get("cv_top1", result.get("held_out_top1"))

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lightssl.data.sources import open_source, open_splits
-from lightssl.errors import ConfigError
+from lightssl.data.sources import located, open_source, open_splits
+from lightssl.errors import ConfigError, DataError
 from lightssl.evaluation import EVALUATIONS
 from lightssl.pipeline.asked import new_folder, read_asked
 from lightssl.pipeline.building import SAMPLE
-from lightssl.pipeline.study_question import SECTION, StudyQuestion, Training, recipe_of_method
+from lightssl.pipeline.study_question import SECTION, StudyQuestion, Training, directory_of, recipe_of_method
 from lightssl.pipeline.studying import RECIPE, choose_members
 from lightssl.pipeline.suite import check_suite
 from lightssl.progress import Narrator, Silent
@@ -92,7 +92,15 @@ def run_study(
         narrator=narrator,
     )
     folder = new_folder(out, Path(grid).stem, SECTION)
-    study = StudyWork(question, folder, train, storage, narrator)
+    study = StudyWork(
+        question,
+        folder,
+        train=train,
+        directory=Path.cwd(),
+        storage=storage,
+        name=folder.resolve().name,
+        narrator=narrator,
+    )
     study.start(where=list(where), limit=limit)
     return study.work(deadline=deadline)
 
@@ -120,14 +128,47 @@ def resume_study(
         As :func:`run_study`; None for a worker that joined.
 
     Raises:
-        LightSSLError: The folder holds no study.
+        LightSSLError: The folder holds no study, or another process leads it.
+        DataError: The images to pre-train on are not there, or no scenario is; or, of a worker that joins, one is not.
     """
     from lightssl.pipeline.study_work import StudyWork  # brings Optuna
 
     deadline = _deadline(time_budget)
     question, asked = read_asked(folder, SECTION, StudyQuestion)
-    study = StudyWork(question, Path(folder), train or asked["train"], asked["storage"], narrator or Silent())
+    narrator = narrator or Silent()
+    directory = directory_of(asked)
+    train = located(train, Path.cwd()) if train is not None else asked["train"]
+    _check_images(train, question.downstream, directory, join, narrator)
+    study = StudyWork(
+        question,
+        Path(folder),
+        train=train,
+        directory=directory,
+        storage=asked["storage"],
+        name=asked.get("name") or Path(folder).resolve().name,
+        narrator=narrator,
+    )
     return study.work(join=join, retry=retry, deadline=deadline)
+
+
+def _check_images(train: str, downstream: Sequence[str], directory: Path, join: bool, narrator: Narrator) -> None:
+    """Refuse to take a job whose images are not here: it would count as done, without a result."""
+    where = f"The study was started in {directory}, and paths are of it."
+    try:
+        open_source(located(train, directory), split="train")
+    except DataError as error:
+        raise DataError(error.message, f"{where} If the images have moved, name them with --train.") from error
+    missing = []
+    for spec in downstream:
+        try:
+            open_splits(located(spec, directory))
+        except DataError as error:
+            if join:
+                raise DataError(error.message, f"{where} A worker that joins needs the images of all.") from error
+            missing.append(spec)
+            narrator.say(f"Left out: {error}")
+    if len(missing) == len(downstream):
+        raise DataError("No scenario of the study is there any more.", where)
 
 
 def _deadline(time_budget: str | None) -> float:
@@ -159,7 +200,11 @@ def _question(
     for name in tasks:
         EVALUATIONS[name]
     check_suite(SECTION, downstream, tasks)
-    for what, given in {"recipe": recipes, "scenario": downstream, "task": tasks, "seed": seeds}.items():
+    if not all(spec.strip() for spec in [train, *downstream]):
+        raise ConfigError("A source of images has no name.", "Give them like --downstream photos/,sample")
+    places = {located(spec, Path.cwd()): spec for spec in reversed(downstream)}
+    scenarios = [places[located(spec, Path.cwd())] for spec in downstream]  # one name for each place
+    for what, given in {"recipe": recipes, "scenario": scenarios, "task": tasks, "seed": seeds}.items():
         twice = [one for one in dict.fromkeys(given) if list(given).count(one) > 1]
         if twice:
             raise ConfigError(f"The {what} {twice[0]} is there twice.", "Give each once.")

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -11,14 +11,16 @@ from statistics import mean
 from typing import Any
 from uuid import uuid4
 
+from filelock import FileLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
 from lightssl.config.load import dump
 from lightssl.errors import CheckpointError, ConfigError, TrainingError
-from lightssl.files import write_json
+from lightssl.files import make_folder, write_json
 from lightssl.interrupts import interruptible
 from lightssl.pipeline.apart import ask
+from lightssl.pipeline.asked import leading
 from lightssl.pipeline.study_question import RESULTS, SECTION, Job, StudyQuestion
 from lightssl.pipeline.study_reporting import study_report
 from lightssl.progress import Bar, Narrator
@@ -31,10 +33,28 @@ _RESULT = "result"  # what a job's trial holds besides what the queue gives it
 
 
 class StudyWork:
-    """A study in its folder."""
+    """A study in its folder.
+
+    Args:
+        question: What is asked.
+        folder: Of the study.
+        train: Images to pre-train on.
+        directory: Where the study was started: relative paths of images are of it.
+        storage: URL of the database, if it is not in the folder.
+        name: In the database; it stays when the folder is renamed.
+        narrator: Told how it goes.
+    """
 
     def __init__(
-        self, question: StudyQuestion, folder: Path, train: str, storage: str | None, narrator: Narrator
+        self,
+        question: StudyQuestion,
+        folder: Path,
+        *,
+        train: str,
+        directory: Path,
+        storage: str | None,
+        name: str,
+        narrator: Narrator,
     ) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(
@@ -42,7 +62,7 @@ class StudyWork:
                 f"Start it without torchrun, and have others help: lightssl study run --join {folder}",
             )
         self.question, self.folder, self.narrator = question, folder, narrator
-        self._train, self._storage = train, storage
+        self._train, self._directory, self._storage, self._name = train, directory, storage, name
 
     @property
     def section(self) -> Path:
@@ -51,20 +71,37 @@ class StudyWork:
 
     def start(self, **chosen_by: Any) -> None:
         """Write down what is asked, and how the members were chosen."""
-        self.section.mkdir(parents=True, exist_ok=True)
+        make_folder(self.section)
         open_jobs(self._place(join=False), SECTION)  # refuses that of another study
-        asked = {"question": asdict(self.question), "train": self._train, "storage": self._storage, **chosen_by}
+        asked = {
+            "question": asdict(self.question),
+            "train": self._train,
+            "directory": str(self._directory),
+            "storage": self._storage,
+            "name": self._name,
+            **chosen_by,
+        }
         write_json(self.section / "study.json", {"asked": asked})
 
     def work(self, *, join: bool = False, retry: bool = False, deadline: float = math.inf) -> dict[str, Any] | None:
-        """Do jobs until none is left; then report, unless another process does."""
+        """Do jobs until none is left; then report, unless another process does.
+
+        Raises:
+            LightSSLError: Another process leads the work already.
+        """
+        with nullcontext() if join else leading(self.folder, SECTION):
+            return self._work(join=join, retry=retry, deadline=deadline)
+
+    def _work(self, *, join: bool, retry: bool, deadline: float) -> dict[str, Any] | None:
         question = self.question
         place = self._place(join=join)
         jobs = Jobs(open_jobs(place, SECTION), place)
         if not join:
             jobs.plan([name, 0] for name in question.jobs)
         if retry:
-            jobs.plan([name, attempt + 1] for name, (attempt, trial) in _latest(jobs.study).items() if _failed(trial))
+            jobs.plan(
+                [name, len(attempts)] for name, attempts in _attempts(jobs.study).items() if _failed(attempts[-1])
+            )
         self.narrator.say(
             f"{len(question.jobs)} networks to be trained on {self._train} and judged on "
             f"{', '.join(question.downstream)}, in {self.section}"
@@ -76,7 +113,8 @@ class StudyWork:
             return mean(row["top1"] for row in result["rows"]) if result["rows"] else 0.0
 
         def keep() -> None:
-            if not join:
+            # One worker at a time, or one could write what another already knew more of.
+            with FileLock(self.section / ".results"):
                 write_table(self.section / RESULTS, self._rows(jobs.study))
 
         try:
@@ -90,7 +128,8 @@ class StudyWork:
             )
         except Stopped:
             keep()
-            self.narrator.say(f"Stopped. Go on with: lightssl study run --resume {self.folder}")
+            how = "--join" if join else "--resume"
+            self.narrator.say(f"Stopped. Go on with: lightssl study run {how} {self.folder}")
             return None
         keep()
         return None if join else study_report(self.folder, narrator=self.narrator)
@@ -100,7 +139,7 @@ class StudyWork:
         asked = {
             "recipe": dump(job.recipe),
             "train": self._train,
-            "folder": str(self.section / "networks" / job.name),
+            "folder": str((self.section / "networks" / job.name).resolve()),
             "downstream": self.question.downstream,
             "tasks": self.question.tasks,
         }
@@ -110,6 +149,7 @@ class StudyWork:
                     "lightssl.pipeline.study_job",
                     asked,
                     _Named(self.narrator, job.name),
+                    directory=self._directory,
                     stop=lambda: interrupted() or time.monotonic() > deadline,
                 )
             except (ConfigError, CheckpointError) as error:  # of this network alone
@@ -118,16 +158,18 @@ class StudyWork:
     def _rows(self, study: Study) -> list[Row]:
         """Return what is known so far: a row for each network that is done with, scenario and task."""
         found = []
-        latest = _latest(study)
+        attempts = _attempts(study)
         for name, job in self.question.jobs.items():
-            if name not in latest:
+            if name not in attempts:
                 continue
-            _, trial = latest[name]
-            result = trial.user_attrs.get(_RESULT, {})
-            measured = {(row["scenario"], row["task"]): row for row in result.get("rows", [])}
+            results = [trial.user_attrs.get(_RESULT, {}) for trial in attempts[name]]
+            # Later attempts count, but what an earlier one has measured is not lost where they fail.
+            measured = {(row["scenario"], row["task"]): row for result in results for row in result.get("rows", [])}
+            minutes = [result["minutes"] for result in results if "minutes" in result]
+            failed = attempts[name][-1].user_attrs.get(ERROR)
             for scenario, task in product(self.question.downstream, self.question.tasks):
                 row = measured.get((scenario, task), {})
-                error = trial.user_attrs.get(ERROR) or result.get("missing", {}).get(scenario)
+                error = failed or results[-1].get("missing", {}).get(scenario)
                 found.append(
                     Row(
                         **facts_of(job.member, self.question.cost_of(job.member)),
@@ -139,7 +181,7 @@ class StudyWork:
                         top1=row.get("top1"),
                         error=error if not row else None,
                         cv_top1=row.get("cv_top1"),
-                        minutes=result.get("minutes"),
+                        minutes=minutes[-1] if minutes else None,
                     )
                 )
         return found
@@ -147,20 +189,20 @@ class StudyWork:
     def _place(self, *, join: bool) -> Place:
         return Place(
             storage=self._storage or f"sqlite:///{(self.section / 'jobs.db').resolve()}",
-            name=self.folder.resolve().name,
+            name=self._name,
             question=self.question.digest,
             worker=uuid4().hex if join else _MAIN,
             leads=not join,
         )
 
 
-def _latest(study: Study) -> dict[str, tuple[int, FrozenTrial]]:
-    """Return the last attempt at each network that is done with: its number, and its trial."""
-    found: dict[str, tuple[int, FrozenTrial]] = {}
+def _attempts(study: Study) -> dict[str, list[FrozenTrial]]:
+    """Return the trials of each network that is done with, from the first attempt to the last."""
+    found: dict[str, dict[int, FrozenTrial]] = {}
     for trial in ended(study):
         name, attempt = trial.user_attrs[JOB]
-        found[name] = max(found.get(name, (attempt, trial)), (attempt, trial), key=lambda pair: pair[0])
-    return found
+        found.setdefault(name, {})[attempt] = trial
+    return {name: [trials[attempt] for attempt in sorted(trials)] for name, trials in found.items()}
 
 
 def _failed(trial: FrozenTrial) -> bool:

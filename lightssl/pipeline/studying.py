@@ -84,8 +84,25 @@ def choose_members(
     grid: str, image_size: int, where: Sequence[str], limit: int | None, narrator: Narrator
 ) -> list[tuple[Member, Cost]]:
     """Return the members of a grid that meet conditions, with what they cost: arguments as of :func:`study_grid`."""
+    conditions = [Condition.parse(text) for text in where]
+    if limit is not None and limit < 1:
+        raise ConfigError(f"--limit {limit} leaves no member.", "Ask for one or more.")
     members = load_grid(grid)
-    return _choose(members, _costs(members, image_size, narrator), where, limit)
+    if not conditions:  # those left out need not be counted
+        members = members[:limit]
+    costs = _costs(members, image_size, narrator)
+    chosen = [
+        (member, cost)
+        for member, cost in zip(members, costs, strict=True)
+        if all(condition.holds(cost) for condition in conditions)
+    ]
+    if not chosen:
+        ranges = (
+            f"{name} from {min(found):,} to {max(found):,}"
+            for name, found in zip(Cost._fields, zip(*costs, strict=True), strict=True)
+        )
+        raise ConfigError(f"No member is left by {' and '.join(where)}.", f"They have {', '.join(ranges)}.")
+    return chosen[:limit]
 
 
 def _costs(members: Sequence[Member], image_size: int, narrator: Narrator) -> list[Cost]:
@@ -102,26 +119,6 @@ def _costs(members: Sequence[Member], image_size: int, narrator: Narrator) -> li
     if problems:
         raise ConfigError(f"Of the members, {len(problems)} cannot be used at {image_size} pixels:", None, problems)
     return costs
-
-
-def _choose(
-    members: Sequence[Member], costs: Sequence[Cost], where: Sequence[str], limit: int | None
-) -> list[tuple[Member, Cost]]:
-    conditions = [Condition.parse(text) for text in where]
-    if limit is not None and limit < 1:
-        raise ConfigError(f"--limit {limit} leaves no member.", "Ask for one or more.")
-    chosen = [
-        (member, cost)
-        for member, cost in zip(members, costs, strict=True)
-        if all(condition.holds(cost) for condition in conditions)
-    ]
-    if not chosen:
-        ranges = (
-            f"{name} from {min(found):,} to {max(found):,}"
-            for name, found in zip(Cost._fields, zip(*costs, strict=True), strict=True)
-        )
-        raise ConfigError(f"No member is left by {' and '.join(where)}.", f"They have {', '.join(ranges)}.")
-    return chosen[:limit]
 
 
 def _estimate(

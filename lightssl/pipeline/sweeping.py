@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from uuid import uuid4
 from lightssl.config.load import compose, dump
 from lightssl.data.sources import Source, open_source, require_labels
 from lightssl.errors import ConfigError
-from lightssl.files import write_json
-from lightssl.pipeline.asked import new_folder, read_asked
+from lightssl.files import make_folder, write_json
+from lightssl.pipeline.asked import leading, new_folder, read_asked
 from lightssl.pipeline.building import SAMPLE, describe_environment
 from lightssl.pipeline.split_images import SplitImages
 from lightssl.pipeline.sweep_question import SweepQuestion, run_name
@@ -96,8 +97,9 @@ def sweep_views(
         pruning=design != "factor" if pruning is None else pruning,
     )
     question.check()
-    sweep = _Sweep(question, data, storage, narrator or Silent(), source=source)
-    return sweep.start(new_folder(out, question.recipe, SECTION))
+    folder = new_folder(out, question.recipe, SECTION)
+    sweep = _Sweep(question, data, storage, folder.resolve().name, narrator or Silent(), source=source)
+    return sweep.start(folder)
 
 
 def resume_sweep(
@@ -144,7 +146,8 @@ def repeat_point(
 
 def _found(run: Path | str, data: str | None, narrator: Narrator | None) -> "_Sweep":
     question, asked = read_asked(run, SECTION, SweepQuestion)
-    return _Sweep(question, data or asked["data"], asked["storage"], narrator or Silent())
+    name = asked.get("name") or Path(run).resolve().name
+    return _Sweep(question, data or asked["data"], asked["storage"], name, narrator or Silent())
 
 
 class _Sweep:
@@ -155,6 +158,7 @@ class _Sweep:
         question: SweepQuestion,
         data: str,
         storage: str | None,
+        name: str,  # in the storage; it stays when the folder is renamed
         narrator: Narrator,
         *,
         source: Source | None = None,
@@ -167,7 +171,7 @@ class _Sweep:
                 "A sweep trains each of its points in one process.", "Start it without torchrun, and add --join RUN."
             )
         prepare_host()
-        self.question, self.data, self.storage, self.narrator = question, data, storage, narrator
+        self.question, self.data, self.storage, self.name, self.narrator = question, data, storage, name, narrator
         self.source = source or open_source(data, split="train")
         if question.score == "knn":
             require_labels(self.source, "a score by labels")
@@ -182,14 +186,13 @@ class _Sweep:
 
     @property
     def asked(self) -> dict[str, Any]:
-        return {"question": asdict(self.question), "data": self.data, "storage": self.storage}
+        return {"question": asdict(self.question), "data": self.data, "storage": self.storage, "name": self.name}
 
     def start(self, folder: Path) -> dict[str, Any] | None:
         """Begin in a folder, and measure to the end."""
         from lightssl.search.points import open_sweep
 
-        run = Run(folder / SECTION)
-        run.folder.mkdir(parents=True, exist_ok=True)
+        run = Run(make_folder(folder / SECTION))
         open_sweep(self._place(folder, join=False), pruning=self.question.pruning)  # refuses another sweep's
         run.write_start(dump(self.question.own), describe_environment(data=self.data, images=len(self.source)))
         write_json(run.folder / "sweep.json", {"asked": self.asked})
@@ -209,17 +212,19 @@ class _Sweep:
             f"trainings on {trained:,} of {len(self.source):,} images of {self.source.name}, in {run}"
         )
         self.narrator.say(f"Own views: {question.own.views.describe()}. Score: {question.score} of held-out images")
-        try:
-            measured = measure_points(
-                self._place(folder, join=join),
-                question.schedule,
-                self._training(lambda name: Run(run.folder / "points" / name)),
-                self.narrator,
-            )
-        except Stopped:
-            self.narrator.say(f"Stopped. Go on with: lightssl views sweep --resume {folder}")
-            return None
-        return None if join else write_results(run, question, self.asked, measured, str(folder))
+        with nullcontext() if join else leading(folder, SECTION):
+            try:
+                measured = measure_points(
+                    self._place(folder, join=join),
+                    question.schedule,
+                    self._training(lambda name: Run(run.folder / "points" / name)),
+                    self.narrator,
+                )
+            except Stopped:
+                how = "--join" if join else "--resume"
+                self.narrator.say(f"Stopped. Go on with: lightssl views sweep {how} {folder}")
+                return None
+            return None if join else write_results(run, question, self.asked, measured, str(folder))
 
     def repeat(self, folder: Path, name: str) -> dict[str, Any] | None:
         """Measure one point anew."""
@@ -256,7 +261,7 @@ class _Sweep:
 
         return Place(
             storage=self.storage or f"sqlite:///{(folder / SECTION / 'points.db').resolve()}",
-            name=folder.resolve().name,
+            name=self.name,
             question=self.question.digest,
             worker=uuid4().hex if join else _MAIN,
             leads=not join,

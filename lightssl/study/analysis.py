@@ -285,7 +285,8 @@ def _cost_correlations(measured: Measured, groups: dict[str, list[int]]) -> tupl
             known = [place for place in places if place in values]
             of_group = [values[place] for place in known]
             members = [measured.networks[place].member for place in known]
-            if len(set(members)) < LEAST_FOR_CORRELATION or len(set(of_group)) < 2:
+            least = LEAST_FOR_CORRELATION if group == EVERY else LEAST_IN_GROUP  # some have no such value
+            if len(set(members)) < least or len(set(of_group)) < 2:
                 continue
             by_kind = {
                 kind: correlation_with(of_group, measured.accuracy[known], kind, units=members) for kind in KINDS

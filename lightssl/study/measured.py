@@ -212,7 +212,7 @@ def _task(rows: Sequence[Row]) -> str:
         reason, count = reasons.most_common(1)[0]
         raise LightSSLError(
             f"None of the {len(rows)} results of the study has an accuracy. Of {count}, the reason is: {reason}",
-            "Mend it, and let 'lightssl study run' go on.",
+            "Mend it, and have it tried again: lightssl study run --resume DIR --retry",
         )
     return next((task for task in LINEAR if task in measured), measured[0])
 

@@ -294,7 +294,7 @@ def _rankings_differ(analysis: Analysis) -> Finding:
     alone = len(set(best)) == 1
     where = [f"{one} in {group}" for one, group in zip(best, groups, strict=True)]
     said = [
-        f"{best[0]} is the best of {len(means)} {names[found.by]} in all of {', '.join(groups)}."
+        f"{best[0]} is the best of {len(means)} {names[found.by]} under {' and '.join(groups)} alike."
         if alone
         else f"Best of the {len(means)} {names[found.by]}: {_listed(where)}."
     ]

@@ -113,6 +113,18 @@ def test_the_ratio_of_late_to_early_blocks_counts_where_depths_are_known() -> No
     assert found.by_kind["spearman"][0].value == pytest.approx(1)
 
 
+def test_a_family_with_few_such_ratios_is_not_looked_at_alone() -> None:
+    depths = [(4, 4, 2, 2), (2, 2, 2, 2), (2, 2, 4, 4)]
+    rows = [
+        row(member=f"{family}{n}", family=family, depths=one, top1=50.0 + n, flops=10**9 + n)
+        for family, known in (("a", depths), ("b", depths * 2))
+        for n, one in enumerate([*known, None, None])
+    ]
+    looked_at = {(one.group, one.cost) for one in analyse(rows).costs}
+    assert {(group, "flops") for group in (EVERY, "a", "b")} <= looked_at
+    assert {group for group, cost in looked_at if cost == "late_early_ratio"} == {EVERY, "b"}
+
+
 def test_accuracies_that_are_all_equal_have_no_correlation_and_json_says_null() -> None:
     table = correlated()
     table[:, 1] = 40
