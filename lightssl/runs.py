@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,10 @@ class Run:
 
     def on(self, suite: str, data: str) -> "Run":
         """Return this run with its evaluations on one of the data sets of a suite."""
-        return Run(self.folder, f"evaluate/suites/{suite}/{re.sub(r'[^A-Za-z0-9.-]+', '_', data).strip('_')}")
+        plain = re.sub(r"[^A-Za-z0-9.-]+", "_", data).strip("_")
+        # Two data sets have no folder in common.
+        name = plain if plain == data else f"{plain}-{sha256(data.encode(errors='surrogateescape')).hexdigest()[:8]}"
+        return Run(self.folder, f"evaluate/suites/{suite}/{name}")
 
     def suite_path(self, suite: str) -> Path:
         """Results of a suite in one table."""

@@ -25,6 +25,7 @@ from lightssl.pipeline.fine_tuning import pretrained_start, random_start
 from lightssl.pipeline.loading import load_network
 from lightssl.progress import Narrator
 from lightssl.runs import Run
+from tests.conftest import write_photos
 
 SHORT = ["finetune.epochs=2", "finetune.batch_size=8", "finetune.learning_rate=0.01"]
 
@@ -55,14 +56,37 @@ def test_a_classifier_from_fine_tuning_to_a_timed_onnx_file(run: Run, photos: Pa
     right = np.mean(logits.argmax(axis=1) == np.asarray(test.labels)[positions])
     assert 100 * right == pytest.approx(results[0]["top1"])
 
-    verified = lightssl.verify(run=run.made_by("finetune"))
+    verified = lightssl.verify([run.made_by("finetune").folder])
     assert verified["accuracy"] == "top-1"
     assert [row["top1"] for row in verified["rows"]][:2] == [results[0]["top1"]] * 2
-    assert lightssl.bench([onnx], settings={"threads": [1], "min_samples": 3, "min_seconds": 0})[0]["threads"] == 1
+    settings = {"threads": [1], "min_samples": 3, "min_seconds": 0}
+    timed = lightssl.bench([run.made_by("finetune").folder], settings=settings)
+    assert {row["model"] for row in timed} == {str(onnx)}
 
     page = lightssl.report(run.made_by("finetune")).read_text(encoding="utf-8")
     assert "A classifier, fine-tuned from run on 24 labelled images" in page
     assert "Fine-tuning" in lightssl.report(run).read_text(encoding="utf-8")
+
+
+def test_the_classifier_is_tested_on_what_it_was_not_trained_on(run: Run, photos: Path, tmp_path: Path) -> None:
+    elsewhere = write_photos(tmp_path / "elsewhere")
+    options = {"overrides": SHORT, "random": False}
+    lightssl.evaluate(run, tasks=["finetune"], data=str(photos), test_data=str(elsewhere), **options)
+    again = lightssl.evaluate(run.made_by("finetune"), tasks=["knn"], overrides=["knn.k=3"], random=False)["knn"]
+    assert (again["data"]["train_images"], again["data"]["test"]) == (30, str(elsewhere))
+
+
+def test_another_classifier_does_not_inherit_what_was_made_of_the_one_before(run: Run) -> None:
+    made, before = run.made_by("finetune"), run.folder / "finetune-1"
+    lightssl.evaluate(run, tasks=["finetune"], overrides=SHORT, random=False)
+    lightssl.export(made)
+    exported = made.onnx_path.read_bytes()
+    lightssl.evaluate(run, tasks=["finetune"], overrides=SHORT, random=False)  # the same once more
+    assert made.onnx_path.exists()
+    assert not before.exists()
+    lightssl.evaluate(run, tasks=["finetune"], overrides=[*SHORT, "finetune.seed=1"], random=False)
+    assert not made.onnx_path.exists()
+    assert Run(before).onnx_path.read_bytes() == exported
 
 
 def test_each_training_goes_on_where_an_evaluation_was_stopped(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

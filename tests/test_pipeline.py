@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import safetensors.torch
@@ -19,6 +20,7 @@ from lightssl.config.load import available, load_recipe
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError, TrainingError
 from lightssl.files import read_json_lines
 from lightssl.pipeline import build_method, default_scale
+from lightssl.progress import Silent
 from lightssl.runs import Run
 from lightssl.train.loop import Trainer
 from lightssl.types import Batch, Clock, StepOutput
@@ -404,6 +406,47 @@ def test_every_stage_is_measured_if_asked(photos: Path, tmp_path: Path, tiny: li
     assert [row.get("stage") for row in knn[:stages]] == [None, *(f"stage {i} of {stages}" for i in range(1, stages))]
     assert [row for row in knn if "stage" not in row] == alone
     assert all(row["k"] == 5 and "k 1, temperature 0.07" in row["others"] for row in knn)
+
+
+@pytest.mark.parametrize("task", ["labelfree", "semi"])
+def test_stages_are_of_features_as_they_are(task: str, photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"Stages are measured by features as they are: not by .*labelfree"):
+        lightssl.evaluate(run, tasks=["knn", task], stages=True)
+
+
+def test_images_that_cannot_be_used_are_left_out_and_told(photos: Path, tmp_path: Path, tiny: list[str]) -> None:
+    run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    whole = lightssl.evaluate(run, tasks=["knn"], overrides=["knn.k=3"], random=False)["knn"]
+    for image in sorted(photos.rglob("*.jpg"))[::3]:
+        image.write_bytes(image.read_bytes()[:300])
+
+    class Listener(Silent):
+        said: ClassVar[list[str]] = []
+
+        def say(self, text: str) -> None:
+            self.said.append(text)
+
+    narrator = Listener()
+    part = lightssl.evaluate(run, tasks=["knn"], overrides=["knn.k=3"], random=False, narrator=narrator)["knn"]
+    counts = [(one["data"]["train_images"], one["data"]["test_images"]) for one in (whole, part)]
+    assert counts[0] == (24, 6)
+    assert sum(counts[1]) == 20
+    assert part["results"][0]["test_images"] == counts[1][1]
+    assert [line for line in narrator.said if "cannot be used" in line] == [
+        f"{all_of_it - used} of {all_of_it} {name} images cannot be used, and are left out."
+        for name, all_of_it, used in zip(("training", "test"), *counts, strict=True)
+        if used < all_of_it
+    ]
+
+
+def test_what_one_task_has_found_stays_where_a_later_one_cannot_be_done(
+    photos: Path, tmp_path: Path, tiny: list[str]
+) -> None:
+    run = lightssl.pretrain(data=str(photos), overrides=tiny, out=tmp_path / "run")
+    with pytest.raises(DataError, match="fewer than the 2 classes"):
+        lightssl.evaluate(run, tasks=["knn", "semi"], overrides=["knn.k=3"], random=False)
+    assert run.evaluation_path("knn").exists()
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,21 @@ def test_what_was_measured_is_kept(run: Run, photos: Path, others: Path, monkeyp
     assert len(evaluated) == 5
 
 
+def test_other_images_of_the_same_name_are_measured_again(run: Run, photos: Path, others: Path) -> None:
+    def measured() -> list[float]:
+        found = lightssl.evaluate_suite("mine", run, data=[str(photos)], tasks=["knn"], overrides=KNN, random=False)
+        return [row["train_images"] for row in found["rows"]]
+
+    assert measured() == [24]
+    (photos / "red" / "0.jpg").rename(photos / "blue" / "fifteen.jpg")
+    (photos / "red" / "1.jpg").unlink()
+    assert measured() == [23]
+
+
+def test_data_sets_of_similar_names_have_folders_of_their_own(run: Run) -> None:
+    assert len({run.on("mine", name).results for name in ("c/d", "c_d", "c:d", "c/d/")}) == 4
+
+
 def test_fine_tuning_in_a_suite_leaves_that_of_the_run_alone(run: Run, others: Path) -> None:
     short = ["finetune.epochs=1", "finetune.batch_size=8"]
     lightssl.evaluate_suite("mine", run, data=[str(others)], tasks=["finetune"], overrides=short)

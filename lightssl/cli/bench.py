@@ -33,7 +33,11 @@ def register(app: typer.Typer) -> None:
 def bench(
     models: Annotated[
         Optional[list[Path]],
-        typer.Argument(metavar="MODEL", help="ONNX files; JSON files with --compare.", show_default="the latest run's"),
+        typer.Argument(
+            metavar="MODEL",
+            help="ONNX files, or folders of runs; JSON files with --compare.",
+            show_default="the latest run's",
+        ),
     ] = None,
     target: Annotated[
         str, typer.Option(help="A device profile: cpu, web, ssh:HOST, adb:SERIAL, predict:NAME, or a YAML file.")

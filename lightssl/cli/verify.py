@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def verify(
     models: Annotated[
         Optional[list[Path]],
-        typer.Argument(metavar="MODEL", help="ONNX files of one run.", show_default="all of the run"),
+        typer.Argument(metavar="MODEL", help="ONNX files of one run, or its folder.", show_default="all of the run"),
     ] = None,
     run: Annotated[
         Optional[Path],

@@ -12,6 +12,7 @@ import numpy as np
 
 from lightssl.errors import DataError
 
+TEST_FOLDERS = ("test", "val", "valid", "validation")  # the first that is there
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -65,11 +66,11 @@ def shown(path: str) -> str:
 def test_folder(first_level: Collection[str]) -> str | None:
     """Return the folder that holds test images, given the first-level folders, or None where there is no such split.
 
-    ``train`` beside ``test`` or ``val`` is a split; ``train`` without them may be a class, beside ``bus`` and ``car``.
+    ``train`` beside one of them is a split; ``train`` alone may be a class, beside ``bus`` and ``car``.
     """
     if "train" not in first_level:
         return None
-    return next((name for name in ("test", "val") if name in first_level), None)
+    return next((name for name in TEST_FOLDERS if name in first_level), None)
 
 
 def first_level_labels(paths: Iterable[str]) -> tuple[np.ndarray | None, list[str] | None]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from lightssl.data.folder import Folder
-from lightssl.data.paths import test_folder
+from lightssl.data.paths import TEST_FOLDERS, test_folder
 from lightssl.data.torchvision_sets import TorchvisionSet
 from lightssl.errors import DataError
 from lightssl.registry import did_you_mean
@@ -52,7 +52,7 @@ def open_scenario(name: str, split: Literal["train", "test"] | None = None) -> F
     scenario = SCENARIOS[name]
     folder = Path(os.environ.get("LIGHTSSL_DATA", "data")) / name
     if folder.is_dir():
-        test = test_folder([half for half in ("train", "test", "val") if (folder / half).is_dir()])
+        test = test_folder([half for half in ("train", *TEST_FOLDERS) if (folder / half).is_dir()])
         if test is None:
             raise DataError(f"{folder.absolute()} lacks a train folder beside a test or val folder.", _arrange(folder))
         return Folder(folder / (test if split == "test" else "train"))

@@ -1,8 +1,8 @@
 """Where images come from: the embedded sample, a folder, tar files, or a torchvision data set.
 
-A folder or a set of tar files may hold ``train`` beside ``test`` (or ``val``). Then pre-training takes ``train``, and
-an evaluation takes each for what it says. Otherwise all images are one collection, of which an evaluation sets a fifth
-aside.
+A folder or a set of tar files may hold ``train`` beside ``test`` (or ``val``, ``valid``, ``validation``). Then
+pre-training takes ``train``, and an evaluation takes each for what it says. Otherwise all images are one collection, of
+which an evaluation sets a fifth aside.
 """
 
 import glob
@@ -15,7 +15,7 @@ import numpy as np
 
 from lightssl.data.embedded import Sample
 from lightssl.data.folder import Folder
-from lightssl.data.paths import NoTestSplitError, test_folder
+from lightssl.data.paths import TEST_FOLDERS, NoTestSplitError, test_folder
 from lightssl.data.scenarios import PREFIX, open_scenario
 from lightssl.data.tars import Tars
 from lightssl.data.torchvision_sets import TorchvisionSet
@@ -160,7 +160,7 @@ _KINDS = (
 
 
 def _open_folder(folder: Path, split: Split | None) -> Source:
-    test = test_folder([name for name in ("train", "test", "val") if (folder / name).is_dir()])
+    test = test_folder([name for name in ("train", *TEST_FOLDERS) if (folder / name).is_dir()])
     if test is not None:
         return Folder(folder / (test if split == "test" else "train"))
     if split == "test":
@@ -207,10 +207,23 @@ def names_digest(source: Source) -> str:
     return sha256(names.encode(errors="surrogateescape")).hexdigest()
 
 
+def splits_digest(train: Source, test: Source) -> str:
+    """Return what tells labelled images to learn from and to test on from others, by their names, order and labels."""
+    found = sha256()
+    for source in (train, test):
+        found.update(f"{names_digest(source)} {source.classes}".encode(errors="backslashreplace"))
+        found.update(np.ascontiguousarray(source.labels, dtype=np.int64).tobytes())
+    return found.hexdigest()
+
+
 def require_labels(source: Source, who: str = "this evaluation") -> None:
     """Raise DataError unless the images are labelled with at least two classes, which ``who`` needs."""
     if source.labels is None or source.classes is None:
-        raise DataError(f"The images of {source.name} have no labels, which {who} needs.", _ARRANGE)
+        names = [source.item_name(index) for index in range(len(source))]
+        alone = [name for name in names if "/" not in name]
+        # Of a few among many that lie in folders, one is told: it is there by mistake.
+        stray = f" {alone[0]} lies in no folder." if alone and len(alone) < len(names) else ""
+        raise DataError(f"The images of {source.name} have no labels, which {who} needs.{stray}", _ARRANGE)
     if len(source.classes) < 2:
         raise DataError(
             f"All images of {source.name} are of one class, {source.classes[0]!r}: there is nothing to tell apart.",

@@ -82,8 +82,8 @@ def fine_tune(
     title: str,
     narrator: Narrator,
     frozen: bool = False,
-) -> float:
-    """Train a classifier, and return the percentage of test images that it names right in the end.
+) -> dict[str, Any]:
+    """Train a classifier, and measure it in the end: see :func:`measured`.
 
     It trains in bfloat16 where the device computes in it, and is measured in float32. See
     :func:`lightssl.evaluation.training.train`.
@@ -156,14 +156,19 @@ def fine_tune(
         kept = UnderWay(images.under_way, what)
     train(training, f"Fine-tuning, {title}", narrator, kept)
     classifier.eval()
-    return top1_of(classifier, images)
+    found = measured(classifier, images)
+    left_out = len(images.test) - found["test_images"]
+    if left_out:
+        narrator.say(f"{left_out:,} of {len(images.test):,} test images cannot be used, and are left out.")
+    return found
 
 
-def top1_of(classifier: Classifier, images: LabelledImages) -> float:
-    """Return the percentage of test images that a classifier names right."""
+def measured(classifier: Classifier, images: LabelledImages) -> dict[str, Any]:
+    """Return ``top1``, the percentage of test images that a classifier names right, and ``test_images``, how many."""
     shown = evaluation_loader(images.test, size=images.size, crop_share=images.crop_share, workers=images.workers)
     logits, positions = extract_features(classifier, shown, mean=images.mean, std=images.std, device=images.device)
-    return accuracy(logits.argmax(dim=1), torch.from_numpy(np.asarray(images.test.labels))[positions])
+    top1 = accuracy(logits.argmax(dim=1), torch.from_numpy(np.asarray(images.test.labels))[positions])
+    return {"top1": top1, "test_images": len(positions)}
 
 
 def begin(start: Start, images: LabelledImages, *, seed: int) -> Classifier:

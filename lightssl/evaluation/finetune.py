@@ -62,7 +62,7 @@ def finetune(
     require_every_class(images.train, images)
     classifier = begin(start._replace(head=None), images, seed=seed)
     course = Course(epochs, batch_size, crop_area, warmup, label_smoothing)
-    top1 = fine_tune(
+    found = fine_tune(
         classifier,
         images,
         images.train,
@@ -72,5 +72,5 @@ def finetune(
         title=start.network,
         narrator=narrator,
     )
-    result = {"top1": top1, **describe_course(course, images.train, images.device), "learning_rate": learning_rate}
-    yield FineTuned({**result, "test_images": len(images.test)}, classifier, images.train)
+    trained = {**describe_course(course, images.train, images.device), "learning_rate": learning_rate}
+    yield FineTuned({**found, **trained}, classifier, images.train)

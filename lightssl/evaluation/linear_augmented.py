@@ -89,7 +89,7 @@ def linear_augmented(
     classifier = begin(Start(start.network, features, None), images, seed=seed)
     rate = learning_rate * batch_size / _RATE_OF
     course = Course(epochs, batch_size, crop_area)
-    top1 = fine_tune(
+    found = fine_tune(
         classifier,
         images,
         images.train,
@@ -100,8 +100,8 @@ def linear_augmented(
         narrator=narrator,
         frozen=True,
     )
-    result = {"top1": top1, **describe_course(course, images.train, images.device), "learning_rate": rate}
-    yield FineTuned({**result, "test_images": len(images.test)}, classifier, images.train)
+    trained = {**describe_course(course, images.train, images.device), "learning_rate": rate}
+    yield FineTuned({**found, **trained}, classifier, images.train)
 
 
 def _optimizer(head: nn.Module, rate: float, *, lars: bool) -> Optimizer:

@@ -87,7 +87,7 @@ def semi(
         course = Course(passes, batch_size, crop_area)
         rate = learning_rate * min(batch_size, len(source)) / _PUBLISHED_BATCH
         title = f"{100 * len(source) / len(images.train):.3g} % of the labels"
-        top1 = fine_tune(
+        found = fine_tune(
             classifier,
             images,
             source,
@@ -97,13 +97,8 @@ def semi(
             title=f"{start.network}, {title}",
             narrator=narrator,
         )
-        result = {
-            "labels": title,
-            "top1": top1,
-            **describe_course(course, source, images.device),
-            "learning_rate": rate,
-        }
-        yield FineTuned({**result, "test_images": len(images.test)}, classifier, source)
+        trained = {**describe_course(course, source, images.device), "learning_rate": rate}
+        yield FineTuned({"labels": title, **found, **trained}, classifier, source)
 
 
 def _balanced(source: Source, share: float, seed: int) -> Source:

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from lightssl.backbones.base import Backbone
-from lightssl.checkpoint import save_network
 from lightssl.config.load import dump
 from lightssl.config.schema import Recipe
 from lightssl.data.coco import CocoImages, open_coco_splits
@@ -23,6 +22,7 @@ from lightssl.pipeline.building import (
     worker_count,
 )
 from lightssl.pipeline.loading import load_backbone
+from lightssl.pipeline.made import save_made
 from lightssl.progress import Narrator
 from lightssl.reports.photographs import found_objects
 from lightssl.runs import Run
@@ -77,7 +77,7 @@ def detections(
             ended = function(backbone, here, narrator, f"{task}, {name}")
             results[task].append({"network": name, **ended.result})
             if name == PRETRAINED:
-                _write_detector(run, recipe, task, ended, train, where)
+                _write_detector(run, recipe, task, ended, train, where, narrator)
                 picture = run.picture_path(task)
                 write_bytes(picture, found_objects(test, ended.found[:SHOWN], test.class_names))
                 narrator.say(f"What was found: {picture}")
@@ -88,7 +88,13 @@ def detections(
 
 
 def _write_detector(
-    run: Run, recipe: Recipe, task: str, ended: Detected, train: CocoImages, where: Mapping[str, Any]
+    run: Run,
+    recipe: Recipe,
+    task: str,
+    ended: Detected,
+    train: CocoImages,
+    where: Mapping[str, Any],
+    narrator: Narrator,
 ) -> None:
     made = run.made_by(task)
     description = {
@@ -96,7 +102,7 @@ def _write_detector(
         "image_shape": usual_shape(train, ended.detector),
         "trained": ended.result,
     }
-    save_network(made.detector_path, ended.detector, description)
+    save_made(made, made.detector_path, ended.detector, description, narrator)
     environment = describe_environment(**where, fine_tuned={"from": run.folder.name, "task": task, **ended.result})
     made.write_start(dump(recipe), environment)
 

@@ -92,38 +92,49 @@ def evaluate(
             f"{' and '.join(detecting)} find objects in photographs: other tasks and stages take other data.",
             f"Measure those apart: --task {next(iter(detecting))} --data COCO",
         )
-    data = data or run.environment().get("data", SAMPLE)
+    if stages and not set(tasks).isdisjoint((*LABEL_FREE, *training)):
+        raise ConfigError(
+            f"Stages are measured by features as they are: not by {', '.join((*LABEL_FREE, *training))}.",
+            "Take others: --task linear --task knn --stages",
+        )
+    if data is None:
+        trained_on = run.environment()
+        data, test_data = trained_on.get("data", SAMPLE), test_data or trained_on.get("test_data")
     if detecting:
         prepare_host()
         results, what = detections(run, recipe, data, test_data, detecting, random, narrator)
         return _write(run, recipe, results, what)
-    splits: tuple[Source, Source] | None = None
-    if set(tasks) <= set(LABEL_FREE):
-        images, said = open_source(data, split="train"), {}
-    else:
-        images, test, split = open_splits(data, test_data, seed=recipe.train.seed)
-        splits, said = (images, test), {"test": test.name, "test_images": len(test), "split": split}
-    what = {"train": images.name, "train_images": len(images), **said}
-    networks = _kept(run) if checkpoints else _networks(recipe, load_backbone(run), images, random)
-    prepare_host()
-
-    results = {}
     label_free = {task: function for task, function in functions.items() if task in LABEL_FREE}
     trained = {task: function for task, function in functions.items() if task in FINE_TUNINGS}
     frozen = {task: function for task, function in functions.items() if task not in (*LABEL_FREE, *FINE_TUNINGS)}
+    if frozen or trained:
+        train, test, split = open_splits(data, test_data, seed=recipe.train.seed)
+        said = {"test": test.name, "test_images": len(test), "split": split}
+    else:
+        train, said = open_source(data, split="train"), {}
+    what = {"train": train.name, "train_images": len(train), **said}
+    networks = _kept(run) if checkpoints else _networks(recipe, load_backbone(run), train, random)
+    prepare_host()
+    path_of = run.checkpoints_path if checkpoints else run.evaluation_path
+
+    def write(results: Mapping[str, list[dict[str, Any]]], what: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+        if checkpoints:
+            for rows in results.values():
+                for row, step in zip(rows, run.kept(), strict=True):
+                    row["step"] = step
+        return _write(run, recipe, results, what, path_of)
+
+    # Each as soon as it is known: what goes wrong with a later one leaves it.
+    written: dict[str, dict[str, Any]] = {}
     if label_free:
-        results |= _without_labels(recipe, networks, images, label_free, narrator)
-    if frozen and splits:
-        results |= _of_features(run, recipe, networks, *splits, frozen, stages, narrator)
-    if trained and splits:
+        written |= write(_without_labels(recipe, networks, train, label_free, narrator), what)
+    if frozen:
+        results, counts = _of_features(run, recipe, networks, train, test, frozen, stages, narrator)
+        written |= write(results, what | counts)
+    if trained:
         where = {"data": data} if test_data is None else {"data": data, "test_data": test_data}
-        results |= fine_tunings(run, recipe, *splits, trained, where, random, narrator)
-    if not checkpoints:
-        return _write(run, recipe, {task: results[task] for task in tasks}, what)
-    for rows in results.values():
-        for row, step in zip(rows, run.kept(), strict=True):
-            row["step"] = step
-    return _write(run, recipe, {task: results[task] for task in tasks}, what, run.checkpoints_path)
+        written |= write(fine_tunings(run, recipe, train, test, trained, where, random, narrator), what)
+    return {task: written[task] for task in tasks}
 
 
 def _write(
@@ -203,15 +214,29 @@ def _of_features(
     functions: Mapping[str, Callable[[Features], dict[str, Any]]],
     stages: bool,
     narrator: Narrator,
-) -> dict[str, list[dict[str, Any]]]:
-    """Return the results of each task on the frozen features of the networks, and keep nearest neighbours."""
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
+    """Return the results of each task on the frozen features of the networks, and keep nearest neighbours.
+
+    Second come the numbers of images that were used.
+    """
     results: dict[str, list[dict[str, Any]]] = {task: [] for task in functions}
+    counts: dict[str, int] = {}
     with narrator.work("Evaluating", len(networks) * (len(train) + len(test) + 1000 * len(functions))) as bar:
         advance = counting(bar)
         for name, make in networks.items():
             backbone, earlier = make(), {}
             network = StageFeatures(backbone) if stages else backbone
             features = features_of_splits(network, train, test, recipe, partial(advance, status=name))
+            if not counts:
+                counts = {"train_images": len(features.train), "test_images": len(features.test)}
+                for part, source, used in (
+                    ("training", train, len(features.train)),
+                    ("test", test, len(features.test)),
+                ):
+                    if used < len(source):
+                        narrator.say(
+                            f"{len(source) - used:,} of {len(source):,} {part} images cannot be used, and are left out."
+                        )
             if isinstance(network, StageFeatures):
                 *parts, features = features.columns(network.widths)
                 earlier = dict(zip(network.names, parts, strict=False))
@@ -224,7 +249,7 @@ def _of_features(
             if name == PRETRAINED:
                 gallery = neighbour_gallery(features, _pixels(train), _pixels(test), seed=recipe.train.seed)
                 write_json(run.evaluation_path("neighbours"), gallery)
-    return results
+    return results, counts
 
 
 def _with_options(task: str, tasks: Sequence[str], overrides: Sequence[str], recipe: Recipe) -> Callable[..., Any]:

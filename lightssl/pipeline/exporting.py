@@ -275,5 +275,5 @@ def _centre_crops(source: Source, indices: np.ndarray, recipe: Recipe) -> Tensor
 def exported_model(run: Run) -> Path:
     """Return the fp32 file of a run, or raise LightSSLError if there is none yet."""
     if not run.onnx_path.exists():
-        raise LightSSLError(f"{run} has no exported model yet.", "Write one with: lightssl export --onnx")
+        raise LightSSLError(f"{run} has no exported model yet.", f"Write one with: lightssl export {run} --onnx")
     return run.onnx_path

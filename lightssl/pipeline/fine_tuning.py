@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from lightssl.checkpoint import load_checkpoint, load_strictly, save_network
+from lightssl.checkpoint import load_checkpoint, load_strictly
 from lightssl.config.load import dump
 from lightssl.config.schema import Recipe
 from lightssl.data.sources import Source
@@ -25,6 +25,7 @@ from lightssl.pipeline.building import (
     worker_count,
 )
 from lightssl.pipeline.loading import load_backbone
+from lightssl.pipeline.made import save_made
 from lightssl.progress import Narrator
 from lightssl.runs import Run
 
@@ -79,7 +80,7 @@ def fine_tunings(
                     share = f"{100 * len(names) / len(train):.3g}"
                     write_text(run.labels_path(task, share), "\n".join(names) + "\n")
                 if task == "finetune":
-                    _write_classifier(run, recipe, ended, environment)
+                    _write_classifier(run, recipe, ended, environment, narrator)
                     made = run.made_by(task)
                     narrator.say(f"Classifier: {made}. Ship it: lightssl export {made} --onnx")
     return results
@@ -110,10 +111,12 @@ def _name_of(module: nn.Module, method: Method) -> str:
     return next(name for name, other in method.named_modules() if other is module)
 
 
-def _write_classifier(run: Run, recipe: Recipe, ended: FineTuned, environment: Mapping[str, Any]) -> None:
+def _write_classifier(
+    run: Run, recipe: Recipe, ended: FineTuned, environment: Mapping[str, Any], narrator: Narrator
+) -> None:
     fine_tuned = run.made_by("finetune")
     description = {**describe_network(recipe, ended.classifier), "fine_tuned": ended.result}
-    save_network(fine_tuned.classifier_path, ended.classifier, description)
+    save_made(fine_tuned, fine_tuned.classifier_path, ended.classifier, description, narrator)
     fine_tuned.write_start(
         dump(recipe), describe_environment(**environment, fine_tuned={"from": run.folder.name, **ended.result})
     )

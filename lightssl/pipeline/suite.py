@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightssl.data.scenarios import PREFIX, SCENARIOS
-from lightssl.data.sources import open_splits
+from lightssl.data.sources import located, open_splits, splits_digest
 from lightssl.errors import ConfigError, DataError
 from lightssl.evaluation import DEFAULT_EVALUATIONS, DETECTIONS, EVALUATIONS, LABEL_FREE
 from lightssl.files import write_json
@@ -30,7 +30,7 @@ def evaluate_suite(
     random: bool = True,
     narrator: Narrator | None = None,
 ) -> dict[str, Any]:
-    """Evaluate a run on several data sets; what was measured already, by the same weights and options, is kept.
+    """Evaluate a run on several data sets; what is known of the same weights, options and images is kept.
 
     Args:
         name: One of :data:`SUITES`, or a new name for what is measured on ``data``.
@@ -55,9 +55,11 @@ def evaluate_suite(
     data = list(data) or SUITES.get(name, [])
     check_suite(name, data, tasks)
     missing: dict[str, str] = {}
+    images: dict[str, str] = {}
     for spec in data:
         try:
-            open_splits(spec)
+            train, test, _ = open_splits(spec)
+            images[spec] = splits_digest(train, test)
         except DataError as error:
             missing[spec] = str(error)
             narrator.say(f"Left out: {error}")
@@ -66,7 +68,15 @@ def evaluate_suite(
     found = {"suite": name, "tasks": list(tasks), "rows": rows, "missing": missing}
     for spec in [spec for spec in data if spec not in missing]:
         on_this = run.on(name, spec)
-        asked = {"data": spec, "tasks": list(tasks), "overrides": list(overrides), "random": random, "weights": weights}
+        asked = {
+            "data": spec,
+            "at": located(spec, Path.cwd()),
+            "images": images[spec],
+            "tasks": list(tasks),
+            "overrides": list(overrides),
+            "random": random,
+            "weights": weights,
+        }
         try:
             if _read(on_this.evaluation_path("asked")) != asked:
                 narrator.say(f"On {spec}")

@@ -28,7 +28,8 @@ def bench(
     """Time exported models on a target, or predict their time there.
 
     Args:
-        models: ONNX files; by default the one of the latest run. Those of a run are compared with torch.
+        models: ONNX files, or folders of runs, whose file is meant; by default that of the latest run. Those of a run
+            are compared with torch.
         target: A device profile in ``export/targets``, with what it asks for after a colon, or the path of one.
         settings: Takes the place of settings of the same name in the profile.
         narrator: Told how it goes.
@@ -40,7 +41,8 @@ def bench(
         the slowest lies there, too, or else beside the model.
     """
     profile = load_profile(target)
-    chosen = [Path(model) for model in models] or [exported_model(find_run())]
+    chosen = [Path(model) for model in models] or [find_run().folder]
+    chosen = [exported_model(Run(model)) if model.is_dir() else model for model in chosen]
     narrator = narrator or Silent()
     all_rows: list[dict[str, Any]] = []
     with narrator.work(f"Latency on {target}", len(chosen)) as bar:

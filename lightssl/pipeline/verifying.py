@@ -50,7 +50,7 @@ def verify(
     """Compare exported files with the torch network: what they compute of real images, and what that is worth.
 
     Args:
-        models: ONNX files, all of one run; by default those in the manifest of the run.
+        models: ONNX files, all of one run, or its folder; by default those in the manifest of the run.
         run: The run they were exported from; by default the one that the first of them lies in, or the latest.
         data: Labelled images; by default those that the run was trained on. If these have no labels, features are
             compared without kNN.
@@ -77,6 +77,8 @@ def verify(
         raise ConfigError(f"There is no emulator for {arch} processors.", f"There is one: --arch {EMULATED_MACHINE}")
     emulate = arch is not None and not is_of_this_machine("arm")
     files = [Path(model) for model in models]
+    if run is None and len(files) == 1 and files[0].is_dir():  # a run, whose files are meant
+        (run,), files = files, []
     run = _run_around(files[0]) if files and run is None else as_run(run)
     recipe = validate(run.recipe(), origin=str(run.recipe_path))
     reference = load_network(run)

@@ -122,7 +122,7 @@ def test_a_folder_with_images_outside_of_class_folders_has_no_labels(tmp_path: P
     assert len(source) == 3
     assert source.labels is None
     assert source.classes is None
-    with pytest.raises(DataError, match=r"no labels.*\n.*DIR/cat/1\.jpg"):
+    with pytest.raises(DataError, match=r"no labels.* 3\.png lies in no folder\.\n.*DIR/cat/1\.jpg"):
         open_splits(str(tmp_path))
 
 
@@ -157,6 +157,13 @@ def test_train_and_test_folders_are_a_split(tmp_path: Path) -> None:
     assert "3 train and 2 test" in how
     write_folder(tmp_path, ["test/a/6.png"])
     assert names_of(open_source(str(tmp_path), split="test")) == ["a/6.png"]
+
+
+@pytest.mark.parametrize("name", ["test", "val", "valid", "validation"])
+def test_the_folder_of_test_images_has_one_of_several_names(name: str, tmp_path: Path) -> None:
+    write_folder(tmp_path, ["train/a/1.png", "train/b/2.png", f"{name}/a/3.png", f"{name}/b/4.png"])
+    train, test, _ = open_splits(str(tmp_path))
+    assert (names_of(train), names_of(test)) == (["a/1.png", "b/2.png"], ["a/3.png", "b/4.png"])
 
 
 def test_a_class_called_train_is_no_split(tmp_path: Path) -> None:

@@ -306,6 +306,9 @@ def test_images_that_cannot_be_used_are_counted(start: Start) -> None:
         def say(self, text: str) -> None:
             self.said.append(text)
 
-    (ended,) = finetune(start, labelled(Holes(60), Coloured(30)), Listener(), epochs=3, **SHORT)
-    assert Listener.said == ["2 training images could not be used; others took their place."]
-    assert ended.result["train_images"] == 60
+    (ended,) = finetune(start, labelled(Holes(60), Holes(30)), Listener(), epochs=3, **SHORT)
+    assert Listener.said == [
+        "2 training images could not be used; others took their place.",
+        "1 of 30 test images cannot be used, and are left out.",
+    ]
+    assert (ended.result["train_images"], ended.result["test_images"]) == (60, 29)
