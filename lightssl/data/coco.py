@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from lightssl.data.decode import UndecodableImage, decode
+from lightssl.data.masks import Mask, checked, run_lengths
 from lightssl.errors import DataError
 
 MAX_BAD_SHARE = 0.01  # of the boxes; more is a mistake of whoever wrote the file
@@ -48,13 +49,24 @@ class _Annotation(BaseModel):
     bbox: tuple[float, float, float, float]
     area: float | None = None
     iscrowd: Literal[0, 1] = 0
-    segmentation: list[list[float]] | dict[str, Any] | None = None
+
+
+# Arrays take a fraction of the memory of lists, and replace them one annotation at a time.
+_Polygons = Annotated[list[list[float]], AfterValidator(lambda polygons: [np.array(one) for one in polygons])]
+
+
+class _Outlined(_Annotation):
+    segmentation: _Polygons | dict[str, Any] | None = None
 
 
 class _CocoFile(BaseModel):
     images: list[_Image]
     categories: list[_Category]
-    annotations: list[_Annotation]
+    annotations: Sequence[_Annotation]
+
+
+class _OutlinedCocoFile(_CocoFile):
+    annotations: Sequence[_Outlined]
 
 
 class Objects(NamedTuple):
@@ -83,7 +95,7 @@ class CocoImages:
     box_labels: np.ndarray  # int64 [boxes], positions in the names of the classes
     areas: np.ndarray  # float64 [boxes], square pixels: of the masks, where the file says so
     crowds: np.ndarray  # bool [boxes]
-    segmentations: list[Any]  # of each box: polygons, a run-length code, or None
+    masks: list[Mask] | None  # of each box, if they were asked for
     remarks: list[str]  # what was wrong with the file, and put up with
     labels: None = None  # of whole images, which have none
     classes: None = None
@@ -115,11 +127,7 @@ class CocoImages:
         return slice(int(self.starts[index]), int(self.starts[index + 1]))
 
     def objects(self, index: int, *, masks: bool = False) -> Objects:
-        """Return what is to be found in an image.
-
-        Raises:
-            DataError: A mask cannot be read.
-        """
+        """Return what is to be found in an image."""
         rows = np.arange(*self.of_image(index).indices(len(self.boxes)))
         rows = rows[~self.crowds[rows]]
         drawn = np.stack([self.mask(row, index) for row in rows]) if masks and len(rows) else None
@@ -134,24 +142,10 @@ class CocoImages:
         return coder.decode(self.run_lengths(row, index))
 
     def run_lengths(self, row: int, index: int) -> dict[str, Any]:
-        """Return the mask of a box of an image as pycocotools writes it.
-
-        Raises:
-            DataError: It cannot be read.
-        """
-        from pycocotools import mask as coder
-
-        outline, (height, width) = self.segmentations[row], self.sizes[index].tolist()
-        try:
-            if isinstance(outline, list):
-                return coder.merge(coder.frPyObjects(outline, height, width))
-            if isinstance(outline["counts"], list):
-                return coder.frPyObjects(outline, height, width)
-            return dict(outline)
-        except Exception as error:  # whatever the C code behind it makes of a damaged outline
-            raise DataError(
-                f"The mask of an object in {self.files[index]} cannot be read: {error}", "Mend it in the COCO file."
-            ) from error
+        """Return the mask of a box of an image as pycocotools writes it."""
+        if self.masks is None:
+            raise ValueError(f"{self.name} was read without its masks.")
+        return run_lengths(self.masks[row], *self.sizes[index].tolist())
 
     def some(self, indices: Sequence[int] | np.ndarray, name: str | None = None) -> "CocoImages":
         """Return some of the images, in this order."""
@@ -169,7 +163,7 @@ class CocoImages:
             box_labels=self.box_labels[chosen],
             areas=self.areas[chosen],
             crowds=self.crowds[chosen],
-            segmentations=[self.segmentations[row] for row in chosen],
+            masks=None if self.masks is None else [self.masks[row] for row in chosen],
             remarks=self.remarks,
         )
 
@@ -189,21 +183,21 @@ def open_coco_splits(
             file are split: a fifth, drawn from ``seed``, is for testing.
         test_spec: Test images from elsewhere.
         seed: Decides which images are set aside.
-        masks: Every object must have a mask.
+        masks: Read masks as well, which every object must have.
 
     Returns:
         Train images, test images with the same classes, and a sentence that says how the split came about.
 
     Raises:
-        DataError: Nothing usable is there, images or masks are missing, boxes lie outside of their images, or train and
-            test differ in their classes. Each is named.
+        DataError: Nothing usable is there, images or masks are missing, masks are damaged, boxes lie outside of their
+            images, or train and test differ in their classes. Each is named.
     """
     files = _files_of(spec)
-    train = read_coco(files.get("train") or files["all"], name=spec)
+    train = read_coco(files.get("train") or files["all"], name=spec, masks=masks)
     if test_spec is not None or "test" in files:
         test_files = files if test_spec is None else _files_of(test_spec)
         test_file = test_files.get("test") or test_files.get("all") or test_files["train"]
-        test = read_coco(test_file, name=test_spec or spec)
+        test = read_coco(test_file, name=test_spec or spec, masks=masks)
         how = f"{len(train):,} train images, {len(test):,} test images of {test_file.name}."
     else:
         order = np.random.default_rng(seed).permutation(len(train))
@@ -217,27 +211,23 @@ def open_coco_splits(
     for images in (train, test):
         if not (~images.crowds).any():
             raise DataError(f"No object is marked in the images of {images.name}.", HINT)
-        if masks and (without := sum(outline is None for outline in images.segmentations)):
-            raise DataError(
-                f"{without:,} of {len(images.boxes):,} objects of {images.name} have boxes alone.",
-                "Masks take outlines or run-length codes in 'segmentation'. To find boxes: --task detect",
-            )
     return train, test, how
 
 
-def read_coco(file: Path, *, name: str) -> CocoImages:
+def read_coco(file: Path, *, name: str, masks: bool = False) -> CocoImages:
     """Read a COCO file.
 
     Args:
         file: The JSON file. Its images lie beside it, or where COCO has them.
         name: What to call them.
+        masks: Read masks as well, which every object must have.
 
     Raises:
-        DataError: The file is damaged or of another format, images are missing, or too many boxes are outside of their
-            images. Every kind of problem is named with examples.
+        DataError: The file is damaged or of another format, images or masks are missing, a mask is damaged, or too many
+            boxes are outside of their images. Every kind of problem is named with examples.
     """
     try:
-        found = _CocoFile.model_validate_json(file.read_bytes())
+        found = (_OutlinedCocoFile if masks else _CocoFile).model_validate_json(file.read_bytes())
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}", HINT) from error
     except ValidationError as error:
@@ -282,6 +272,7 @@ def _arranged(file: Path, found: _CocoFile, folder: Path, name: str) -> CocoImag
     unused = [category.name for index, category in enumerate(categories) if index not in marked]
     if unused:
         remarks.append(f"{file.name} marks no object of {_some(unused, ', ')}.")
+    outlined = [(one, images[row]) for row in kept if isinstance(one := annotations[row], _Outlined)]
     areas = [annotations[row].area or float(extent[row].prod()) for row in kept]
     return CocoImages(
         name=name,
@@ -294,9 +285,32 @@ def _arranged(file: Path, found: _CocoFile, folder: Path, name: str) -> CocoImag
         box_labels=labels,
         areas=np.array(areas, np.float64),
         crowds=np.array([annotations[row].iscrowd == 1 for row in kept], bool),
-        segmentations=[annotations[row].segmentation or None for row in kept],
+        masks=_masks(file, found.images, outlined) if isinstance(found, _OutlinedCocoFile) else None,
         remarks=remarks,
     )
+
+
+def _masks(file: Path, images: Sequence[_Image], outlined: Sequence[tuple[_Outlined, int]]) -> list[Mask]:
+    """Return the mask of each object, which comes with the position of its image."""
+    without = sum(not one.segmentation for one, _ in outlined)
+    if without:
+        raise DataError(
+            f"{without:,} of {len(outlined):,} objects of {file} have boxes alone.",
+            "Masks take outlines or run-length codes in 'segmentation'. To find boxes: --task detect",
+        )
+    masks, bad = [], []
+    for one, index in outlined:
+        image = images[index]
+        try:
+            masks.append(checked(one.segmentation or [], image.height, image.width))
+        except Exception as error:  # whatever pycocotools makes of a damaged outline
+            bad.append(f"box {_number(one)} of {image.file_name}: {error}")
+    if bad:
+        raise DataError(
+            f"{len(bad):,} of {len(outlined):,} masks of {file} cannot be read:\n{_some(bad)}",
+            "Mend them in the file, or take these objects out of it. To find boxes: --task detect",
+        )
+    return masks
 
 
 def _files_of(spec: str) -> dict[str, Path]:

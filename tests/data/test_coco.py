@@ -27,7 +27,7 @@ def change(coco: Path, what: Change, split: str = "train") -> Path:
 
 
 def test_boxes_and_names_are_read_as_written(coco: Path) -> None:
-    train, test, how = open_coco_splits(str(coco))
+    train, test, how = open_coco_splits(str(coco), masks=True)
     assert (len(train), len(test)) == (20, 6)
     assert train.class_names == ["red", "blue"]
     assert how == "20 train images, 6 test images of instances_val.json."
@@ -47,7 +47,7 @@ def test_boxes_and_names_are_read_as_written(coco: Path) -> None:
 def test_a_run_length_code_draws_the_mask_that_polygons_draw(coco: Path) -> None:
     from pycocotools import mask as coder
 
-    polygons = read_coco(coco / "annotations" / "instances_train.json", name="coco")
+    polygons = read_coco(coco / "annotations" / "instances_train.json", name="coco", masks=True)
     expected = polygons.mask(0, 0)
     code = coder.encode(np.asfortranarray(expected))
     runs = np.flatnonzero(np.diff(np.concatenate([[0], expected.flatten("F"), [0]])))
@@ -58,7 +58,7 @@ def test_a_run_length_code_draws_the_mask_that_polygons_draw(coco: Path) -> None
         content["annotations"][1]["segmentation"] = {"size": [48, 64], "counts": code["counts"].decode()}
         content["annotations"][1]["image_id"] = content["annotations"][0]["image_id"]
 
-    codes = read_coco(change(coco, as_codes), name="coco")
+    codes = read_coco(change(coco, as_codes), name="coco", masks=True)
     for row in (0, 1):
         np.testing.assert_array_equal(codes.mask(row, 0), expected)
 
@@ -109,7 +109,7 @@ def test_images_without_objects_are_for_testing_alone(coco: Path) -> None:
         content["annotations"] = [one for one in content["annotations"] if one["image_id"] > 12]
         content["annotations"][0]["iscrowd"] = 1
 
-    images = read_coco(change(coco, clear), name="coco")
+    images = read_coco(change(coco, clear), name="coco", masks=True)
     assert len(images) == 20
     assert len(images.objects(0).boxes) == 0
     assert images.objects(0, masks=True).masks.shape == (0, 48, 64)
@@ -179,11 +179,69 @@ def test_masks_are_asked_for(coco: Path) -> None:
         open_coco_splits(str(coco), masks=True)
 
 
-def test_a_damaged_outline_is_named(coco: Path) -> None:
-    change(coco, set_first("segmentation", {"size": [48, 64]}))
-    train, _, _ = open_coco_splits(str(coco), masks=True)
-    with pytest.raises(DataError, match=r"The mask of an object in 0\.png cannot be read"):
-        train.objects(0, masks=True)
+@pytest.mark.parametrize(
+    ("segmentation", "message"),
+    [
+        ({"size": [48, 64]}, "its run-length code has no 'counts'"),
+        ({"counts": [3072]}, "its run-length code has no 'size'"),
+        ({"size": [64, 48], "counts": [3072]}, r"its size, .*, is \[64, 48\], that of the image \[48, 64\]"),
+        ({"size": [48, 64], "counts": [10, 20, 30]}, "its runs are not those of 3,072 pixels"),
+        ({"size": [48, 64], "counts": [3082, -10]}, "its runs are not those of 3,072 pixels"),
+        ({"size": [48, 64], "counts": ["many"]}, "invalid literal"),
+        ({"size": [48, 64], "counts": 3072}, "Buffer has wrong number of dimensions"),
+        ({"size": [48, 64], "counts": "abc"}, "its run-length code is damaged"),  # ends within a number
+        ({"size": [48, 64], "counts": "PP3ä"}, "its run-length code is damaged"),
+        ({"size": [48, 64], "counts": ""}, "its run-length code is damaged"),
+        ({"size": [48, 64], "counts": "oooooooooooooo0"}, "its run-length code is damaged"),
+        ({"size": [48, 64], "counts": "123"}, "its runs are not those of 3,072 pixels"),
+        ([[1, 2, 3]], "a polygon takes x and y of three corners"),
+        ([[1, 2, 30, 40]], "a polygon takes x and y of three corners"),
+        ([[1, 2, 30, 2, 30, 40], [1, 2, 30, 2, 30, 40, 1]], "a polygon takes x and y of three corners"),
+        ([[1, 2, 1e9, 2, 30, 40]], "a corner of its polygons is far outside of the image"),
+        ([[1, 2, float("nan"), 2, 30, 40]], "a corner of its polygons is far outside of the image"),
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_damaged_masks_are_named_before_anything_is_trained(
+    coco: Path, split: str, segmentation: Any, message: str
+) -> None:
+    file = change(coco, set_first("segmentation", segmentation), split)
+    open_coco_splits(str(coco))  # to find boxes takes none
+    with pytest.raises(DataError, match=rf"1 of \d+ masks of {file} cannot be read:\n  box 1 of 0\.png: {message}"):
+        open_coco_splits(str(coco), masks=True)
+
+
+def test_masks_that_are_all_of_another_size_are_named(coco: Path) -> None:
+    def turn(content: dict[str, Any]) -> None:
+        for one in content["annotations"]:
+            one["segmentation"] = {"size": [64, 48], "counts": [0, 100, 2972]}
+
+    change(coco, turn)
+    with pytest.raises(DataError, match=r"(?s)30 of 30 masks .* box 1 of 0\.png: .* and 25 more"):
+        open_coco_splits(str(coco), masks=True)
+
+
+def test_a_polygon_of_two_corners_draws_nothing(coco: Path) -> None:
+    square = [2, 2, 12, 2, 12, 12, 2, 12]
+    file = change(coco, set_first("segmentation", [[30, 30, 5, 5], square]))
+    assert read_coco(file, name="coco", masks=True).mask(0, 0).sum() == 100
+
+
+def test_masks_are_kept_small_and_only_where_they_are_asked_for(coco: Path) -> None:
+    def as_code(content: dict[str, Any]) -> None:
+        content["annotations"][1]["segmentation"] = {"size": [48, 64], "counts": [0, 100, 2972]}
+
+    file = change(coco, as_code)
+    boxes, drawn = (read_coco(file, name="coco", masks=masks) for masks in (False, True))
+    assert boxes.masks is None
+    assert boxes.some([0]).masks is None
+    with pytest.raises(ValueError, match="coco was read without its masks"):
+        boxes.objects(0, masks=True)
+    assert drawn.masks is not None
+    (polygon,), code = drawn.masks[:2]
+    assert polygon.dtype == np.float64  # type: ignore[union-attr]
+    assert isinstance(code, bytes)
+    assert drawn.some([1]).masks == drawn.masks[1:3]
 
 
 def test_an_image_of_another_size_cannot_be_used(coco: Path) -> None:

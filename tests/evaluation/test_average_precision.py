@@ -16,7 +16,7 @@ from lightssl.evaluation.average_precision import Detections, average_precision
 
 @pytest.fixture
 def images(coco: Path) -> CocoImages:
-    return open_coco_splits(str(coco))[0]
+    return open_coco_splits(str(coco), masks=True)[0]
 
 
 def perfect(images: CocoImages) -> list[Detections]:
