@@ -162,9 +162,11 @@ def _train(
     )
     kept = None
     if photographs.under_way is not None:
-        numbers = fingerprint(images.sizes, images.starts, images.boxes, images.box_labels, images.areas)
+        numbers = [images.sizes, images.starts, images.boxes, images.box_labels, images.areas, images.crowds]
+        masks = (images.masks or []) if detector.options.masks else []
+        codes = [one if isinstance(one, bytes) else fingerprint(*one).encode() for one in masks]
         what = {
-            "images": [images.name, names_digest(images), numbers],
+            "images": [images.name, names_digest(images), fingerprint(*numbers, *codes)],
             "pixels": [photographs.mean, photographs.std],
             "schedule": asdict(schedule),
             "detector": asdict(detector.options),

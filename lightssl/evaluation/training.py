@@ -132,10 +132,13 @@ def train(training: Training, title: str, narrator: Narrator, kept: UnderWay | N
     network.to("cpu")
 
 
-def fingerprint(*parts: Tensor | np.ndarray) -> str:
-    """Return what arrays with the same numbers have in common, and others do not."""
+def fingerprint(*parts: Tensor | np.ndarray | bytes) -> str:
+    """Return what arrays with the same numbers, and the same bytes, have in common, and others do not."""
     found = sha256()
     for part in parts:
+        if isinstance(part, bytes):
+            found.update(f"bytes{len(part)}".encode() + part)
+            continue
         array = part.detach().cpu().numpy() if isinstance(part, Tensor) else part
         found.update(f"{array.dtype}{array.shape}".encode())
         found.update(np.ascontiguousarray(array).tobytes())
