@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -358,7 +359,7 @@ def _folder_of(file: Path, names: Sequence[str]) -> Path:
 
 
 def _check_references(file: Path, found: _CocoFile) -> None:
-    """Raise DataError where ids are not unique, or name nothing."""
+    """Raise DataError where ids or images are not unique, or ids name nothing."""
     problems = []
     kinds: dict[str, Sequence[_Image | _Category]] = {"image": found.images, "category": found.categories}
     for kind, listed in kinds.items():
@@ -370,6 +371,13 @@ def _check_references(file: Path, found: _CocoFile) -> None:
     problems += [f"{times} categories are called {name!r}" for name, times in repeated.items() if times > 1]
     if problems:
         raise DataError(f"{file} contradicts itself:\n{_some(problems)}", HINT)
+    paths = Counter(normpath(one.file_name) for one in found.images)
+    repeated_images = [f"{path}, under {times} ids" for path, times in paths.items() if times > 1]
+    if repeated_images:  # of two copies, one could be trained on and the other tested on
+        raise DataError(
+            f"{file} lists images more than once:\n{_some(repeated_images)}",
+            "Keep one entry of each in 'images', and give its id to the objects of the others as their image_id.",
+        )
 
 
 def _check_same_classes(train: CocoImages, test: CocoImages) -> None:

@@ -156,6 +156,10 @@ def set_first(key: str, value: Any) -> Change:
         (lambda content: content.update(images=[]), "it lists no images"),
         (lambda content: content.pop("categories"), "categories: Field required"),
         (lambda content: content["images"].append(content["images"][0]), "image 10 is listed 2 times"),
+        (
+            lambda content: content["images"].append({**content["images"][0], "id": 7, "file_name": "./0.png"}),
+            r"instances_train\.json lists images more than once:\n  0\.png, under 2 ids\nKeep one entry of each",
+        ),
         (lambda content: content["categories"][1].update(name="red"), "2 categories are called 'red'"),
         (lambda content: content["images"][3].update(file_name="gone.png"), "1 of the 20 images .*:\n  gone.png"),
         (lambda content: content["categories"][1].update(name="sky"), "only to train on: sky; only to test on: blue"),
