@@ -94,7 +94,7 @@ class CocoImages:
     starts: np.ndarray  # int64 [images + 1]
     boxes: np.ndarray  # float32 [boxes, 4]
     box_labels: np.ndarray  # int64 [boxes], positions in the names of the classes
-    areas: np.ndarray  # float64 [boxes], square pixels: of the masks, where the file says so
+    areas: np.ndarray  # float64 [boxes], square pixels: what the file says, else of the masks, if read, or boxes
     crowds: np.ndarray  # bool [boxes]
     masks: list[Mask] | None  # of each box, if they were asked for
     remarks: list[str]  # what was wrong with the file, and put up with
@@ -243,7 +243,7 @@ def read_coco(file: Path, *, name: str, masks: bool = False) -> CocoImages:
 
 
 def _arranged(file: Path, found: _CocoFile, folder: Path, name: str) -> CocoImages:
-    """Sort the boxes by image, cut them at its borders, and leave out those with nothing inside."""
+    """Sort the boxes by image, cut them at its borders, and leave out those with nothing inside, and copies."""
     place = {image.id: index for index, image in enumerate(found.images)}
     categories = sorted(found.categories, key=lambda category: category.id)
     label = {category.id: index for index, category in enumerate(categories)}
@@ -264,17 +264,31 @@ def _arranged(file: Path, found: _CocoFile, folder: Path, name: str) -> CocoImag
             "COCO writes a box as left, top, width and height, in pixels.",
         )
     remarks = [f"Left out, being empty or outside of their images: {_some(bad, ', ')}"] if bad else []
-    standing_out = np.flatnonzero(usable & (np.abs(cut - boxes) > _EDGE).any(axis=1))
+    labels = np.array([label[one.category_id] for one in annotations], np.int64)
+    crowds = np.array([one.iscrowd == 1 for one in annotations], bool)
+    inside = np.flatnonzero(usable)
+    told = np.column_stack([images, labels, crowds, boxes])[inside]
+    kept = inside[np.sort(np.unique(told, axis=0, return_index=True)[1])]  # the first of several that are the same
+    copies = [f"box {_number(annotations[row])} of {names[images[row]]}" for row in np.setdiff1d(inside, kept)]
+    if copies:  # whoever finds such an object once would miss the others
+        remarks.append(f"Left out, being marked more than once: {_some(copies, ', ')}")
+    standing_out = np.flatnonzero((np.abs(cut - boxes) > _EDGE)[kept].any(axis=1))
     if len(standing_out):
         remarks.append(f"{len(standing_out):,} boxes of {file.name} stand out of their images and were cut.")
-    kept = np.flatnonzero(usable)
-    labels = np.array([label[one.category_id] for one in annotations], np.int64)[kept]
-    marked = set(labels.tolist())
+    marked = set(labels[kept].tolist())
     unused = [category.name for index, category in enumerate(categories) if index not in marked]
     if unused:
         remarks.append(f"{file.name} marks no object of {_some(unused, ', ')}.")
-    outlined = [(one, images[row]) for row in kept if isinstance(one := annotations[row], _Outlined)]
-    areas = [annotations[row].area or float(extent[row].prod()) for row in kept]
+    masks = None
+    if isinstance(found, _OutlinedCocoFile):
+        outlined = [(one, images[row]) for row in kept if isinstance(one := annotations[row], _Outlined)]
+        masks = _masks(file, found.images, outlined)
+    areas = np.array([annotations[row].area or 0 for row in kept], np.float64)
+    unmeasured = ~(np.isfinite(areas) & (areas > 0))  # pycocotools would leave such objects out
+    for position in np.flatnonzero(unmeasured).tolist():
+        row = kept[position]
+        drawn = 0 if masks is None else _area(masks[position], *sizes[images[row]].tolist())
+        areas[position] = drawn or extent[row].prod()
     return CocoImages(
         name=name,
         folder=folder,
@@ -283,10 +297,10 @@ def _arranged(file: Path, found: _CocoFile, folder: Path, name: str) -> CocoImag
         class_names=[category.name for category in categories],
         starts=np.searchsorted(images[kept], np.arange(len(names) + 1)),
         boxes=cut[kept].astype(np.float32),
-        box_labels=labels,
-        areas=np.array(areas, np.float64),
-        crowds=np.array([annotations[row].iscrowd == 1 for row in kept], bool),
-        masks=_masks(file, found.images, outlined) if isinstance(found, _OutlinedCocoFile) else None,
+        box_labels=labels[kept],
+        areas=areas,
+        crowds=crowds[kept],
+        masks=masks,
         remarks=remarks,
     )
 
@@ -312,6 +326,12 @@ def _masks(file: Path, images: Sequence[_Image], outlined: Sequence[tuple[_Outli
             "Mend them in the file, or take these objects out of it. To find boxes: --task detect",
         )
     return masks
+
+
+def _area(mask: Mask, height: int, width: int) -> int:
+    from pycocotools import mask as coder
+
+    return int(coder.area(run_lengths(mask, height, width)))
 
 
 def _files_of(spec: str) -> dict[str, Path]:

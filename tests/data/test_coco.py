@@ -127,7 +127,10 @@ def test_boxes_that_stand_out_are_cut_and_said(coco: Path) -> None:
 
 def test_a_few_unusable_boxes_are_left_out_and_named(coco: Path) -> None:
     def spoil(content: dict[str, Any]) -> None:
-        content["annotations"] += [{**content["annotations"][0], "id": 100 + number} for number in range(300)]
+        first = content["annotations"][0]
+        content["annotations"] += [
+            {**first, "id": 100 + number, "bbox": [0, 0, 9, 9 + number / 30]} for number in range(300)
+        ]
         content["annotations"][1]["bbox"] = [70, 0, 10, 10]
         content["annotations"][2]["bbox"] = [10, 10, 0, 5]
 
@@ -136,6 +139,40 @@ def test_a_few_unusable_boxes_are_left_out_and_named(coco: Path) -> None:
     assert images.remarks == [
         "Left out, being empty or outside of their images: box 2 of 1.png, box 3 of 1.png",
     ]
+
+
+def test_objects_that_are_marked_twice_are_left_out_and_named(coco: Path) -> None:
+    whole = read_coco(coco / "annotations" / "instances_train.json", name="coco", masks=True)
+
+    def repeat(content: dict[str, Any]) -> None:
+        first, second = content["annotations"][:2]
+        content["annotations"] += [{**one, "id": 100 + number} for number, one in enumerate((first, second, first))]
+        content["annotations"] += [{**first, "category_id": 6}, {**first, "iscrowd": 1}]  # something else
+
+    images = read_coco(change(coco, repeat), name="coco", masks=True)
+    assert images.remarks == [
+        "Left out, being marked more than once: box 100 of 0.png, box 102 of 0.png, box 101 of 1.png"
+    ]
+    assert images.box_labels[images.of_image(0)].tolist() == [0, 1, 0]
+    assert images.crowds[images.of_image(0)].tolist() == [False, False, True]
+    np.testing.assert_array_equal(images.boxes[3:], whole.boxes[1:])
+    assert len(images.masks or []) == len(images.areas) == 32
+
+
+@pytest.mark.parametrize("area", [None, 0, -1, float("nan"), float("inf")])
+def test_an_area_that_is_none_is_measured(coco: Path, area: float | None) -> None:
+    def spoil(content: dict[str, Any]) -> None:
+        triangle = [0, 0, 20, 0, 0, 20]
+        content["annotations"][0].update(bbox=[0, 0, 20, 20], segmentation=[triangle], area=area)
+        content["annotations"][1].update(bbox=[60, 0, 20, 20], area=area)
+        content["annotations"][2].update(area=7.5)
+
+    file = change(coco, spoil)
+    boxes, drawn = (read_coco(file, name="coco", masks=masks) for masks in (False, True))
+    assert boxes.areas[:3].tolist() == [400, 80, 7.5]  # of what is inside of the image
+    assert drawn.areas[0] == drawn.mask(0, 0).sum() == pytest.approx(200, abs=20)
+    assert drawn.areas[1] == drawn.mask(1, 1).sum()
+    assert drawn.areas[2] == 7.5
 
 
 def set_first(key: str, value: Any) -> Change:
