@@ -4,6 +4,7 @@ A box is (left, top, right, bottom) in pixels here, where COCO writes (left, top
 """
 
 import json
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,12 +45,12 @@ class _Category(BaseModel):
 
 
 class _Annotation(BaseModel):
-    id: int | None = None
+    id: Any = None  # a number or a text, to name it by
     image_id: int
     category_id: int
     bbox: tuple[float, float, float, float]
     area: float | None = None
-    iscrowd: Literal[0, 1] = 0
+    iscrowd: Literal[0, 1] | None = 0
 
 
 # Arrays take a fraction of the memory of lists, and replace them one annotation at a time.
@@ -228,7 +229,9 @@ def read_coco(file: Path, *, name: str, masks: bool = False) -> CocoImages:
             boxes are outside of their images. Every kind of problem is named with examples.
     """
     try:
-        found = (_OutlinedCocoFile if masks else _CocoFile).model_validate_json(file.read_bytes())
+        found = (_OutlinedCocoFile if masks else _CocoFile).model_validate_json(
+            file.read_bytes().removeprefix(BOM_UTF8)
+        )
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}", HINT) from error
     except ValidationError as error:

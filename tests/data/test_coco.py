@@ -175,6 +175,20 @@ def test_an_area_that_is_none_is_measured(coco: Path, area: float | None) -> Non
     assert drawn.areas[2] == 7.5
 
 
+def test_what_other_programs_write_is_read(coco: Path) -> None:
+    def write(content: dict[str, Any]) -> None:
+        for one in content["annotations"]:
+            one.update(id=f"a{one['id']}", iscrowd=None)
+        content["annotations"].append(dict(content["annotations"][0]))
+
+    file = change(coco, write)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())  # as Windows begins a text
+    images = read_coco(file, name="coco")
+    assert len(images.boxes) == 30
+    assert not images.crowds.any()
+    assert images.remarks == ['Left out, being marked more than once: box "a1" of 0.png']
+
+
 def set_first(key: str, value: Any) -> Change:
     return lambda content: content["annotations"][0].update({key: value})
 
