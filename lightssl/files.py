@@ -7,6 +7,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from lightssl.errors import LightSSLError
 
 
@@ -48,6 +50,33 @@ def make_folder(path: Path) -> Path:
             f"Cannot make the folder {path}: {error.strerror or error}.", "Choose another one with --out."
         ) from error
     return path
+
+
+@contextmanager
+def locked(path: Path, *, timeout: float = -1) -> Iterator[None]:
+    """Hold a lock, a file, that one process has at a time, and that goes with the process.
+
+    Args:
+        path: Of the file, in a folder that is there.
+        timeout: Seconds to wait for another process; for ever if negative.
+
+    Raises:
+        Timeout: Another process has it (``filelock.Timeout``).
+        LightSSLError: The folder cannot be written.
+    """
+    lock = FileLock(path, timeout=timeout)
+    try:
+        lock.acquire()
+    except Timeout:  # which is an OSError as well
+        raise
+    except OSError as error:
+        raise LightSSLError(
+            f"Cannot write {path}: {error.strerror or error}.", "Free some space, or see who may write there."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def cache_folder() -> Path | None:

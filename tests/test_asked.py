@@ -42,3 +42,9 @@ def test_a_folder_that_cannot_be_made_cannot_be_led(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(LightSSLError, match="Cannot make the folder"), leading(tmp_path / "file", "search"):
         pytest.fail("it leads nothing")
+
+
+def test_a_folder_that_cannot_be_written_cannot_be_led(tmp_path: Path) -> None:
+    (tmp_path / "search" / ".leading").mkdir(parents=True)  # in the place of the file, which also stops root
+    with pytest.raises(LightSSLError, match="Cannot write"), leading(tmp_path, "search"):
+        pytest.fail("it leads what it cannot write")

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from lightssl.errors import LightSSLError
-from lightssl.files import make_folder
+from lightssl.files import locked, make_folder
 from lightssl.runs import DEFAULT_ROOT, new_run
 
 Question = TypeVar("Question")
@@ -37,19 +37,16 @@ def leading(folder: Path, section: str) -> Iterator[None]:
     """Lead the work in a folder: no other process does meanwhile. The lock goes when the process does.
 
     Raises:
-        LightSSLError: Another one does, or the folder cannot be made.
+        LightSSLError: Another one does, or the folder cannot be made or written.
     """
-    lock = FileLock(make_folder(folder / section) / ".leading", timeout=_LEAVING_S)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise LightSSLError(
-            f"Another process is at the {section} in {folder}.", f"Help it with --join {folder}, or stop it first."
-        ) from error
-    try:
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(make_folder(folder / section) / ".leading", timeout=_LEAVING_S))
+        except Timeout as error:
+            raise LightSSLError(
+                f"Another process is at the {section} in {folder}.", f"Help it with --join {folder}, or stop it first."
+            ) from error
         yield
-    finally:
-        lock.release()
 
 
 def find_folder(folder: Path | str | None, section: str) -> Path:

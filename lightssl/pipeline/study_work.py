@@ -11,13 +11,12 @@ from statistics import mean
 from typing import Any
 from uuid import uuid4
 
-from filelock import FileLock
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial
 
 from lightssl.config.load import dump
 from lightssl.errors import CheckpointError, ConfigError, TrainingError
-from lightssl.files import make_folder, write_json
+from lightssl.files import locked, make_folder, write_json
 from lightssl.interrupts import interruptible
 from lightssl.pipeline.apart import ask
 from lightssl.pipeline.asked import leading
@@ -114,7 +113,7 @@ class StudyWork:
 
         def keep() -> None:
             # One worker at a time, or one could write what another already knew more of.
-            with FileLock(self.section / ".results"):
+            with locked(self.section / ".results"):
                 write_table(self.section / RESULTS, self._rows(jobs.study))
 
         try:
