@@ -6,6 +6,10 @@ hint says what to do about it. What does not stop the work is a :class:`LightSSL
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 
 class LightSSLError(Exception):
@@ -72,3 +76,8 @@ class ExportError(LightSSLError):
 
 class TargetError(LightSSLError):
     """A device target could not run or time a model."""
+
+
+def problems_of(error: "ValidationError") -> list[str]:
+    """Return one line for each thing that pydantic finds wrong, with its place."""
+    return [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]

@@ -42,11 +42,11 @@ async function main() {
   }
   report.finished = true;
   status("Sending the result", 1);
-  const arrived = await send(TRIES);
+  const trouble = await send(TRIES);
   const timed = report.attempts.some((attempt) => attempt.samples_ms.length > 0);
-  if (!arrived) status("The computer does not answer. Reload to try again.", 1, true);
+  if (trouble) status(`${trouble}. Reload to try again.`, 1, true);
   else status(timed ? "Done. The result was sent." : "This browser could not run the model.", 1, !timed);
-  element("note").textContent = arrived ? "You can close this page." : "";
+  element("note").textContent = trouble ? "" : "You can close this page.";
 }
 
 // Why this number of threads cannot be had; undefined if it can.
@@ -109,15 +109,15 @@ async function get(name) {
   return response;
 }
 
-// Send all that is known so far; resolves to whether it arrived.
+// Send all that is known so far; resolves to why it did not arrive, or to nothing.
 async function send(tries) {
   const post = () => {
     const signal = AbortSignal.timeout?.(1000 * SEND_SECONDS);
     return fetch("report", { method: "POST", body: JSON.stringify(report), signal });
   };
   return retrying(tries, post).then(
-    (response) => response.ok,
-    () => false,
+    (response) => (response.ok ? "" : "The computer refused the result and says why"),
+    () => "The computer does not answer",
   );
 }
 

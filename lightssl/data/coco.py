@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from lightssl.data.decode import UndecodableImage, decode
 from lightssl.data.masks import Mask, checked, run_lengths
-from lightssl.errors import DataError
+from lightssl.errors import DataError, problems_of
 
 MAX_BAD_SHARE = 0.01  # of the boxes; more is a mistake of whoever wrote the file
 _TEST_SHARE = 0.2
@@ -235,8 +235,7 @@ def read_coco(file: Path, *, name: str, masks: bool = False) -> CocoImages:
     except OSError as error:
         raise DataError(f"{file} cannot be read: {error.strerror or error}", HINT) from error
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
-        raise DataError(f"{file} is not in the format of COCO:\n{_some(lines)}", HINT) from error
+        raise DataError(f"{file} is not in the format of COCO:\n{_some(problems_of(error))}", HINT) from error
     if not found.images or not found.categories or not found.annotations:
         empty = next(key for key in ("images", "categories", "annotations") if not getattr(found, key))
         raise DataError(f"{file} is empty: it lists no {empty}.", HINT)

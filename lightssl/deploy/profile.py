@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, validate_cal
 
 from lightssl.deploy.latency import Measurement, Prediction
 from lightssl.deploy.targets import TARGETS
-from lightssl.errors import ConfigError
+from lightssl.errors import ConfigError, problems_of
 from lightssl.files import write_text
 from lightssl.registry import did_you_mean
 from lightssl.resources import resource
@@ -120,8 +120,3 @@ def _find(name: str | Path) -> tuple[Path, str | None]:
         return resource("export", "targets", f"{known}.yaml"), value if colon else None
     hint = did_you_mean(str(name), profile_names()) or did_you_mean(known, profile_names()) or ""
     raise ConfigError(f"Unknown device profile {str(name)!r}.", f"{hint} Known: {', '.join(profile_names())}.".strip())
-
-
-def problems_of(error: ValidationError) -> list[str]:
-    """Return one line for each thing that is wrong."""
-    return [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]

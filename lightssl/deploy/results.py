@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from lightssl.errors import ConfigError
+from lightssl.errors import ConfigError, problems_of
 from lightssl.types import Positive, PositiveInt
 
 _HOW = "Write some with: lightssl bench A.onnx B.onnx ... --json > measured.json"
@@ -89,8 +89,7 @@ def read_results(path: Path) -> list[Result]:
     try:
         return [Result.model_validate(row) for row in rows]
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()]
-        raise ConfigError(f"{path} does not hold results of lightssl bench:", _HOW, problems) from error
+        raise ConfigError(f"{path} does not hold results of lightssl bench:", _HOW, problems_of(error)) from error
 
 
 def name_models(results: Sequence[Result]) -> dict[Result, str]:

@@ -15,8 +15,8 @@ from lightssl.deploy.fit_profile import profile_of
 from lightssl.deploy.kernels import count_kernels
 from lightssl.deploy.onnx import Normalisation, export_onnx
 from lightssl.deploy.prediction import COVERAGE, Fit, Sample, learn
-from lightssl.deploy.profile import Profile, bench, check_argument, load_profile, problems_of
-from lightssl.errors import ConfigError
+from lightssl.deploy.profile import Profile, bench, check_argument, load_profile
+from lightssl.errors import ConfigError, problems_of
 from lightssl.progress import Narrator
 from lightssl.search.cost import CostTable
 from lightssl.search.spaces import Candidate

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import segno
 from annotated_types import Ge, Le
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StringConstraints, ValidationError
 from torch import nn
 
 from lightssl.deploy.latency import Measurement
@@ -21,7 +21,7 @@ from lightssl.deploy.reference import HostReference
 from lightssl.deploy.runner import describe_for_timing, measured_fields, model_fields, runner_functions
 from lightssl.deploy.web_runtime import runtime_files
 from lightssl.deploy.web_server import Site, serving
-from lightssl.errors import LightSSLWarning, TargetError
+from lightssl.errors import LightSSLWarning, TargetError, problems_of
 from lightssl.resources import resource
 from lightssl.types import NonNegative, Positive, PositiveInt
 
@@ -103,7 +103,7 @@ def bench_web(
         )
     report = inbox.best()
     problems = [] if in_time else [f"the browser fell silent for {wait_seconds:g} s"]
-    problems += report.failures if report else []
+    problems += [*inbox.refusals, *(report.failures if report else [])]
     reasons = "; ".join(problems) or "no reason was given"
     if report is None or not report.samples:
         raise TargetError(
@@ -125,7 +125,7 @@ def bench_web(
     ]
 
 
-_Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 0 is less than a tick of the browser's clock
 _Text = Annotated[str, StringConstraints(max_length=1000)]
 
 
@@ -138,7 +138,7 @@ class _Attempt(BaseModel):
     error: _Text = ""  # why it failed, or was not tried
     load_ms: _Milliseconds | None = None
     first_run_ms: _Milliseconds | None = None
-    samples_ms: Annotated[list[_Milliseconds], Field(max_length=100_000)] = []
+    samples_ms: Annotated[list[Annotated[_Milliseconds, Field(gt=0)]], Field(max_length=100_000)] = []
     output_shape: Annotated[list[int], Field(max_length=8)] = []
     output: list[FiniteFloat] = []  # the first values
 
@@ -186,14 +186,19 @@ class _Report(BaseModel):
 
 
 class _Inbox:
-    """The latest report of each visit."""
+    """The latest report of each visit, and why one was refused."""
 
     def __init__(self) -> None:
         self._reports: dict[str, _Report] = {}
+        self.refusals: list[str] = []
 
     def receive(self, body: bytes, user_agent: str) -> bool:
         """Take a report in; returns whether it is the last. Raises ValueError if it is none."""
-        report = _Report.model_validate_json(body).model_copy(update={"user_agent": user_agent})
+        try:
+            report = _Report.model_validate_json(body).model_copy(update={"user_agent": user_agent})
+        except ValidationError as error:
+            self.refusals = [f"a report was refused: {_plain(problems_of(error)[0])}"]
+            raise
         if report.visit not in self._reports:
             if len(self._reports) == _MAX_VISITS:
                 raise ValueError("too many visits")

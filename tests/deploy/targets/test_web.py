@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import Queue
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import cv2
@@ -278,6 +279,45 @@ def test_a_phone_that_falls_silent_leaves_what_it_had_sent(
     assert (row.samples, row.latency_ms_p50, row.cores, row.runtime_version) == (1, 3.0, 8, "1.2.3")
     assert row.device == "Pixel 9, Chrome 120 on Linux; Android 10; K"
     assert "Not everything was timed: the browser fell silent for 1 s; 2 threads: out of memory." in warned()
+
+
+def test_a_first_run_may_be_shorter_than_a_tick_of_the_clock(
+    bench: Bench, addresses: Queue[str], no_runtime: Path
+) -> None:
+    timed = bench(runtime=no_runtime)
+    attempt = {"threads": 1, "first_run_ms": 0.0, "samples_ms": [1.5], "output_shape": [1, 8], "output": [0.0] * 8}
+    assert post(addresses.get(timeout=60), attempts=[attempt], finished=True) == 204
+    (row,) = timed.result()
+    assert (row.first_run_ms, row.latency_ms_p50) == (0, 1.5)
+
+
+def test_why_a_report_is_refused_is_told(
+    warned: Callable[[], str], bench: Bench, addresses: Queue[str], no_runtime: Path
+) -> None:
+    timed = bench(runtime=no_runtime, wait_seconds=2)
+    address = addresses.get(timeout=60)
+    assert post(address) == 204
+    with pytest.raises(HTTPError, match="400"):
+        post(address, attempts=[{"threads": 1, "samples_ms": [0.0]}], finished=True)
+    (row,) = timed.result()
+    assert row.samples == 2
+    assert "a report was refused: attempts.0.samples_ms.0: Input should be greater than 0" in warned()
+
+
+@pytest.mark.slow
+def test_a_clock_that_ticks_ten_times_a_second(
+    browse: Browse, bench: Bench, addresses: Queue[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = shutil.copytree(resource("export", "web"), tmp_path / "web")
+    exact = "const exact = performance.now.bind(performance);\n"
+    coarse = f"{exact}performance.now = () => 100 * Math.floor(exact() / 100);\n"
+    (page / "worker.js").write_text(coarse + (page / "worker.js").read_text())
+    monkeypatch.setattr(web, "resource", lambda *parts: page if parts[-1] == "web" else resource(*parts))
+    timed = bench()
+    browse(addresses.get(timeout=60))
+    (row,) = timed.result()
+    assert row.samples >= 3
+    assert row.latency_ms_p50 > 0
 
 
 def test_the_output_is_held_against_this_machines(
