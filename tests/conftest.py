@@ -3,14 +3,15 @@
 import json
 import os
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.processes import Forks
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,20 +118,21 @@ def write_coco(folder: Path, split: str, count: int) -> None:
     (folder / "annotations" / f"instances_{split}.json").write_text(json.dumps(content), encoding="utf-8")
 
 
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts the program without its imports, which take longer than most of what it is asked for."""
+    forks = Forks()
+    yield forks
+    forks.end()
+
+
 @pytest.fixture
-def program(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def program(tmp_path: Path, forks: Forks) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run ``lightssl ARGUMENTS`` as a process of its own, in ``tmp_path``, one thread."""
 
     def run(*arguments: str, check: bool = True, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, "-m", "lightssl", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env},
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env}
+        done = forks.run(arguments, tmp_path, environment, timeout)
         if check and done.returncode:
             raise AssertionError(f"lightssl {' '.join(arguments)} left with {done.returncode}:\n{done.stderr}")
         return done

@@ -1,5 +1,6 @@
-"""The program in the background, to be waited for and killed."""
+"""The program as a process: to its end, or in the background, to be waited for and killed."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,6 +8,39 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parents[1]
+
+
+class Forks:
+    """Runs ``lightssl ARGUMENTS`` to its end, as forks of a process that has imported all there is to import."""
+
+    def __init__(self) -> None:
+        command = [sys.executable, "-W", "ignore", "-m", "tests.forked"]
+        self.server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def run(
+        self, arguments: Sequence[str], folder: Path, environment: dict[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the program; one that takes longer than ``timeout`` s ends with the status of an alarm, -14."""
+        with TemporaryDirectory() as written:
+            output, error = Path(written) / "output", Path(written) / "error"
+            output.touch()
+            error.touch()
+            request = {"arguments": arguments, "folder": str(folder), "environment": environment}
+            request |= {"output": str(output), "error": str(error), "timeout": int(timeout)}
+            assert self.server.stdin
+            assert self.server.stdout
+            self.server.stdin.write(json.dumps(request) + "\n")
+            self.server.stdin.flush()
+            status = int(self.server.stdout.readline())
+            return subprocess.CompletedProcess(list(arguments), status, output.read_text(), error.read_text())
+
+    def end(self) -> None:
+        """End the process that forks."""
+        self.server.kill()
+        self.server.communicate()
 
 
 def start(arguments: list[str], folder: Path, *, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
