@@ -3,13 +3,15 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from lightssl.errors import LightSSLError
+
+_LEAVING_S = 10.0  # that what a killed process has started may take to end, which holds its locks until then
 
 
 @contextmanager
@@ -77,6 +79,26 @@ def locked(path: Path, *, timeout: float = -1) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def alone(lock: Path, otherwise: LightSSLError) -> Iterator[None]:
+    """Do what one process does at a time.
+
+    Args:
+        lock: File of the lock, whose folder is made.
+        otherwise: What is raised where another process is at it.
+
+    Raises:
+        LightSSLError: ``otherwise``, or the folder cannot be made or written.
+    """
+    make_folder(lock.parent)
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(lock, timeout=_LEAVING_S))
+        except Timeout as error:
+            raise otherwise from error
+        yield
 
 
 def cache_folder() -> Path | None:

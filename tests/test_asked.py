@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lightssl import files
 from lightssl.errors import LightSSLError
-from lightssl.pipeline import asked
 from lightssl.pipeline.asked import leading
 
 HOLD = """
@@ -27,7 +27,7 @@ def test_one_process_leads_until_it_is_killed(tmp_path: Path, monkeypatch: pytes
         assert other.stdout is not None
         assert other.stdout.readline() == "leads\n"
         with leading(tmp_path, "sweep"), monkeypatch.context() as impatient:  # another thing in the same folder
-            impatient.setattr(asked, "_LEAVING_S", 0.1)
+            impatient.setattr(files, "_LEAVING_S", 0.1)
             refused = pytest.raises(LightSSLError, match=r"Another process is at the search in .*\n.*with --join")
             with refused, leading(tmp_path, "search"):
                 pytest.fail("two lead")

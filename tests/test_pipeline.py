@@ -15,6 +15,7 @@ import safetensors.torch
 import torch
 
 import lightssl
+from lightssl import files
 from lightssl.checkpoint import load_checkpoint
 from lightssl.config.load import available, load_recipe
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError, TrainingError
@@ -217,7 +218,7 @@ LONG = ["train.duration=40 steps", "train.checkpoint_every=5 steps", "data.worke
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_stopped_run_resumes_to_bit_identical_weights(
-    how: signal.Signals, photos: Path, tmp_path: Path, tiny: list[str], program
+    how: signal.Signals, photos: Path, tmp_path: Path, tiny: list[str], program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = [argument for override in [*tiny, *LONG] for argument in ("--set", override)]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -225,6 +226,13 @@ def test_a_stopped_run_resumes_to_bit_identical_weights(
 
     process = start(["pretrain", "--data", str(photos), *settings, "--out", str(broken)], tmp_path)
     wait_for_step(process, broken / "metrics.jsonl", 12)
+    os.killpg(process.pid, signal.SIGSTOP)
+    written = (broken / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr(files, "_LEAVING_S", 0.1)
+    with pytest.raises(LightSSLError, match=f"Another process is training in {broken}"):
+        lightssl.resume(broken)
+    assert (broken / "metrics.jsonl").read_bytes() == written
+    os.killpg(process.pid, signal.SIGCONT)
     os.killpg(process.pid, how)  # as a terminal does: the workers are told, too
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 0)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 import lightssl
+from lightssl import files
 from lightssl.errors import ConfigError, DataError, LightSSLError, TrainingError
 from lightssl.files import read_json_lines
-from lightssl.pipeline import asked as pipeline_asked
 from lightssl.pipeline import study_work
+from lightssl.pipeline.asked import leading
 from lightssl.pipeline.study_question import recipe_of_method
 from lightssl.study.table import Row, read_table
 from tests.processes import start, wait_until
@@ -223,10 +224,10 @@ NOTHING_YET = {"time_budget": "0.001s"}  # is over before a network is begun
 def test_one_process_leads_and_others_join(
     grid: Path, photos: Path, tmp_path: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pipeline_asked, "_LEAVING_S", 0.0)
+    monkeypatch.setattr(files, "_LEAVING_S", 0.0)
     folder = tmp_path / "study"
     study(grid, photos, photos, out=folder, **NOTHING_YET)
-    with pipeline_asked.leading(folder, "study"):
+    with leading(folder, "study"):
         with pytest.raises(LightSSLError, match=r"Another process is at the study in .*\n.*--join"):
             lightssl.resume_study(folder)
         assert not asked

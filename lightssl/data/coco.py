@@ -192,7 +192,7 @@ def open_coco_splits(
 
     Raises:
         DataError: Nothing usable is there, images or masks are missing, masks are damaged, boxes lie outside of their
-            images, or train and test differ in their classes. Each is named.
+            images, or train and test differ in their classes or share images. Each is named.
     """
     files = _files_of(spec)
     train = read_coco(files.get("train") or files["all"], name=spec, masks=masks)
@@ -210,6 +210,7 @@ def open_coco_splits(
         train, test = whole.some(np.sort(order[aside:]), f"{spec} (4/5)"), whole.some(np.sort(order[:aside]), spec)
         how = f"{len(test):,} of {len(whole):,} images, a fifth drawn with seed {seed}, were set aside for testing."
     _check_same_classes(train, test)
+    _check_apart(train, test)
     for images in (train, test):
         if not (~images.crowds).any():
             raise DataError(f"No object is marked in the images of {images.name}.", HINT)
@@ -399,6 +400,18 @@ def _check_references(file: Path, found: _CocoFile) -> None:
         raise DataError(
             f"{file} lists images more than once:\n{_some(repeated_images)}",
             "Keep one entry of each in 'images', and give its id to the objects of the others as their image_id.",
+        )
+
+
+def _check_apart(train: CocoImages, test: CocoImages) -> None:
+    """Raise DataError where an image is to be trained on and tested on."""
+    train_folder, test_folder = train.folder.resolve(), test.folder.resolve()
+    to_train_on = {normpath(train_folder / name) for name in train.files}
+    shared = [name for name in test.files if normpath(test_folder / name) in to_train_on]
+    if shared:
+        raise DataError(
+            f"{len(shared):,} of the {len(test):,} test images are trained on, too:\n{_some(shared)}",
+            "Take them out of one of the two files.",
         )
 
 

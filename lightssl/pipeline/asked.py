@@ -2,19 +2,15 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import Timeout
-
 from lightssl.errors import LightSSLError
-from lightssl.files import locked, make_folder
+from lightssl.files import alone
 from lightssl.runs import DEFAULT_ROOT, new_run
 
 Question = TypeVar("Question")
-
-_LEAVING_S = 10.0  # that what a killed process has started may take to end, which holds its lock until then
 
 
 def new_folder(out: Path | str | None, name: str, section: str) -> Path:
@@ -39,13 +35,10 @@ def leading(folder: Path, section: str) -> Iterator[None]:
     Raises:
         LightSSLError: Another one does, or the folder cannot be made or written.
     """
-    with ExitStack() as held:
-        try:
-            held.enter_context(locked(make_folder(folder / section) / ".leading", timeout=_LEAVING_S))
-        except Timeout as error:
-            raise LightSSLError(
-                f"Another process is at the {section} in {folder}.", f"Help it with --join {folder}, or stop it first."
-            ) from error
+    busy = LightSSLError(
+        f"Another process is at the {section} in {folder}.", f"Help it with --join {folder}, or stop it first."
+    )
+    with alone(folder / section / ".leading", otherwise=busy):
         yield
 
 

@@ -1,6 +1,7 @@
 """``pretrain``: from images to a backbone."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import chain
 from math import ceil
@@ -20,6 +21,7 @@ from lightssl.data.loader import BadImages, PretrainingLoader, pretraining_loade
 from lightssl.data.sources import Source, open_source, open_splits, require_labels
 from lightssl.errors import CheckpointError, ConfigError, DataError, LightSSLError
 from lightssl.evaluation import EVALUATIONS
+from lightssl.files import alone
 from lightssl.machine import memory_gib
 from lightssl.methods.base import Method
 from lightssl.optim import parameter_groups
@@ -228,9 +230,19 @@ def make_trainer(
 
 
 def fit(trainer: Trainer, recipe: Recipe, source: Source, title: str, narrator: Narrator) -> bool:
-    """Train from where the trainer stands to the end; return whether that was reached: see :meth:`Trainer.fit`."""
+    """Train from where the trainer stands to the end; return whether that was reached: see :meth:`Trainer.fit`.
+
+    Raises:
+        LightSSLError: What ends a training, or another process trains in this run.
+    """
+    run = trainer.run
+    busy = LightSSLError(f"Another process is training in {run}.", "Let it end, or stop it and try again.")
+    lock = alone(run.checkpoint_path.with_name(".training"), otherwise=busy)
     batches = training_batches(recipe, source, trainer.plan, trainer.fabric, start_step=trainer.step)
-    with narrator.work(title, trainer.plan.total_steps) as bar:
+    with (
+        lock if trainer.fabric.is_global_zero else nullcontext(),
+        narrator.work(title, trainer.plan.total_steps) as bar,
+    ):
 
         def show(clock: Clock, row: Mapping[str, float]) -> None:
             status = f"loss {row['loss']:.3f}  {row['images_per_s']:.0f} images/s  rank {row['effective_rank']:.0f}"

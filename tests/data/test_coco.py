@@ -104,6 +104,12 @@ def test_a_fifth_of_a_lone_file_is_set_aside(coco: Path) -> None:
     assert [len(part) for part in elsewhere[:2]] == [20, 6]
 
 
+def test_images_to_test_on_are_not_trained_on(coco: Path) -> None:
+    file = coco / "annotations" / "instances_train.json"
+    with pytest.raises(DataError, match=r"20 of the 20 test images are trained on, too:\n  0\.png"):
+        open_coco_splits(str(coco), str(file))
+
+
 def test_images_without_objects_are_for_testing_alone(coco: Path) -> None:
     def clear(content: dict[str, Any]) -> None:
         content["annotations"] = [one for one in content["annotations"] if one["image_id"] > 12]
