@@ -109,7 +109,7 @@ def train_detector(
             options=options,
         )
     _train(detector, photographs, schedule, seed=seed, title=title, narrator=narrator)
-    found = find_objects(detector, photographs, title=title, narrator=narrator)
+    found, unusable = find_objects(detector, photographs, title=title, narrator=narrator)
     result = {
         **average_precision(photographs.test, found, masks=options.masks),
         **({"box_ap": average_precision(photographs.test, found)["ap"]} if options.masks else {}),
@@ -120,6 +120,7 @@ def train_detector(
         "parameters": sum(parameter.numel() for parameter in detector.parameters()),
         "train_images": len(photographs.train),
         "test_images": len(photographs.test),
+        **({"unusable_test_images": unusable} if unusable else {}),  # whose objects count as missed
     }
     return Detected(result, detector, found)
 
@@ -175,8 +176,10 @@ def _train(
     train(training, f"Learning to find objects, {title}", narrator, kept)
 
 
-def find_objects(detector: Detector, photographs: Surroundings, *, title: str, narrator: Narrator) -> list[Detections]:
-    """Return what a detector finds in each test image: nothing in one that cannot be used."""
+def find_objects(
+    detector: Detector, photographs: Surroundings, *, title: str, narrator: Narrator
+) -> tuple[list[Detections], int]:
+    """Return what a detector finds in each test image, nothing in one that cannot be used, and how many those are."""
     detector.to(photographs.device).eval()
     found: list[Detections] = []
     total, bad = len(photographs.test), 0
@@ -191,7 +194,7 @@ def find_objects(detector: Detector, photographs: Surroundings, *, title: str, n
     if bad:
         narrator.say(f"{bad:,} test images could not be used: nothing was found in them.")
     detector.to("cpu")
-    return found
+    return found, bad
 
 
 def _found(detector: Detector, pixels: torch.Tensor) -> Detections:

@@ -10,7 +10,7 @@ import torch
 
 from lightssl.backbones import BACKBONES
 from lightssl.data.coco import open_coco_splits
-from lightssl.evaluation.detection import Schedule, Surroundings, train_detector
+from lightssl.evaluation.detection import Detected, Schedule, Surroundings, train_detector
 from lightssl.evaluation.detector import DetectorOptions
 from lightssl.progress import Silent
 
@@ -25,15 +25,21 @@ class Told(Silent):
         self.lines.append(text)
 
 
-def goes_on(coco: Path, states: Path, *, masks: bool) -> bool:
-    """Train for two steps; return whether a state of such a training was there to go on from."""
+def trained(coco: Path, states: Path | None = None, *, masks: bool = False, tested: int = 1) -> tuple[Detected, Told]:
+    """Train for two steps, and test on the first images."""
     train, test, _ = open_coco_splits(str(coco), masks=True)
-    photographs = Surroundings(train, test.some([0]), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), under_way=states)
+    photographs = Surroundings(train, test.some(range(tested)), (0.5, 0.5, 0.5), (0.2, 0.2, 0.2), under_way=states)
     options = DetectorOptions(masks, (48, 48), 64, smallest_anchor=8, width=8, hidden=8, regions=8)
     told = Told()
     torch.manual_seed(0)
     backbone = BACKBONES["mobilenetv2"](width=0.25)
-    train_detector(backbone, photographs, options, Schedule(2, 2, 0.001, 1), seed=0, title="here", narrator=told)
+    schedule = Schedule(2, 2, 0.001, 1)
+    return train_detector(backbone, photographs, options, schedule, seed=0, title="here", narrator=told), told
+
+
+def goes_on(coco: Path, states: Path, *, masks: bool) -> bool:
+    """Return whether a state of such a training was there to go on from."""
+    _, told = trained(coco, states, masks=masks)
     return any("going on after step 2 of 2" in line for line in told.lines)
 
 
@@ -69,3 +75,13 @@ def test_it_goes_on_with_the_same_objects_alone(
     change(content["annotations"][2])  # of an image with another one
     file.write_text(json.dumps(content))
     assert goes_on(coco, states, masks=masks) == same
+
+
+def test_test_images_that_cannot_be_used_are_counted(coco: Path) -> None:
+    whole, _ = trained(coco, tested=2)
+    assert "unusable_test_images" not in whole.result
+    (coco / "val" / "1.png").write_bytes(b"no image")
+    damaged, told = trained(coco, tested=2)
+    assert (damaged.result["test_images"], damaged.result["unusable_test_images"]) == (2, 1)
+    assert len(damaged.found[1].boxes) == 0
+    assert "1 test images could not be used: nothing was found in them." in told.lines
