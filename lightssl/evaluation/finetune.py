@@ -62,11 +62,12 @@ def finetune(
     require_every_class(images.train, images)
     classifier = begin(start._replace(head=None), images, seed=seed)
     course = Course(epochs, batch_size, crop_area, warmup, label_smoothing)
+    groups = layerwise_groups(classifier, rate=learning_rate, first=first_layer_rate)
     found = fine_tune(
         classifier,
         images,
         images.train,
-        AdamW(layerwise_groups(classifier, rate=learning_rate, first=first_layer_rate), weight_decay=weight_decay),
+        AdamW(groups, weight_decay=weight_decay, fused=True),
         course,
         seed=seed,
         title=start.network,

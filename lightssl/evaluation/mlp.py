@@ -12,6 +12,7 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import AdamW
 
 from lightssl.evaluation.features import Features
 from lightssl.evaluation.held_out import accuracy, held_out_mask
@@ -60,7 +61,7 @@ def mlp_accuracy(
     def fit(x: Tensor, y: Tensor, weight_decay: float) -> nn.Module:
         generator = torch.Generator().manual_seed(seed)
         network = _perceptron(x.shape[1], hidden, len(features.classes), generator)
-        optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        optimizer = AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)
         steps_per_epoch = ceil(len(x) / batch_size)
         passes = max(epochs, ceil(least_steps / steps_per_epoch))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, passes * steps_per_epoch)
