@@ -167,7 +167,12 @@ def export_onnx(
 
 def evaluation_copy(network: nn.Module) -> nn.Module:
     """Copy a network to the CPU, in evaluation mode, float32 and plain memory order."""
-    return deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
+    copy = deepcopy(network).to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval()
+    layers: Iterator[Any] = copy.modules()
+    for layer in layers:
+        if getattr(layer, "inplace", False):  # the same numbers, but the exporter takes such operations apart, slowly
+            layer.inplace = False
+    return copy
 
 
 def as_exported(network: nn.Module, description: ModelDescription) -> nn.Module:
