@@ -131,8 +131,7 @@ def program(tmp_path: Path, forks: Forks) -> Callable[..., subprocess.CompletedP
     """Run ``lightssl ARGUMENTS`` as a process of its own, in ``tmp_path``, one thread."""
 
     def run(*arguments: str, check: bool = True, timeout: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **env}
-        done = forks.run(arguments, tmp_path, environment, timeout)
+        done = forks.run(arguments, tmp_path, timeout, **env)
         if check and done.returncode:
             raise AssertionError(f"lightssl {' '.join(arguments)} left with {done.returncode}:\n{done.stderr}")
         return done

@@ -11,6 +11,7 @@ import pkgutil
 import runpy
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 import lightssl
@@ -18,11 +19,10 @@ import lightssl
 
 def main() -> None:
     """Serve until the input ends; a fork leaves the loop instead, and becomes the program."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # a fork has one thread, whatever pool there was before
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    for module in pkgutil.walk_packages(lightssl.__path__, "lightssl."):
-        if not module.name.endswith(("__main__", "make_sample")) and ".runtimes." not in module.name:
-            importlib.import_module(module.name)
+    with warnings.catch_warnings(action="ignore"):
+        for module in pkgutil.walk_packages(lightssl.__path__, "lightssl."):
+            if not module.name.endswith(("__main__", "make_sample")) and ".runtimes." not in module.name:
+                importlib.import_module(module.name)
     for line in sys.stdin:
         child = os.fork()
         if child == 0:

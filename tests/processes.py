@@ -12,23 +12,32 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).parents[1]
 
+# One thread: a fork has no pool of threads, whatever the process had that it was forked from.
+_PLAIN = {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
 
 class Forks:
     """Runs ``lightssl ARGUMENTS`` to its end, as forks of a process that has imported all there is to import."""
 
     def __init__(self) -> None:
-        command = [sys.executable, "-W", "ignore", "-m", "tests.forked"]
-        self.server = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.server = subprocess.Popen(
+            [sys.executable, "-m", "tests.forked"],
+            cwd=ROOT,
+            env={**os.environ, **_PLAIN},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
     def run(
-        self, arguments: Sequence[str], folder: Path, environment: dict[str, str], timeout: float
+        self, arguments: Sequence[str], folder: Path, timeout: float, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run the program; one that takes longer than ``timeout`` s ends with the status of an alarm, -14."""
         with TemporaryDirectory() as written:
             output, error = Path(written) / "output", Path(written) / "error"
             output.touch()
             error.touch()
-            request = {"arguments": arguments, "folder": str(folder), "environment": environment}
+            request = {"arguments": arguments, "folder": str(folder), "environment": {**os.environ, **_PLAIN, **env}}
             request |= {"output": str(output), "error": str(error), "timeout": int(timeout)}
             assert self.server.stdin
             assert self.server.stdout
