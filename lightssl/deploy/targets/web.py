@@ -62,7 +62,8 @@ def bench_web(
         warmup: Runs before the timed ones.
         min_samples, min_seconds: Sampling goes on until both are reached.
         max_seconds: Sampling ends here in any case.
-        sample_ms: Shortest time of a sample, which is the mean of as many runs as that takes.
+        sample_ms: Shortest time of a sample, which is the mean of as many runs as that takes; ten ticks of the
+            browser's clock, where those are longer.
         hang_seconds: A number of threads is given up when nothing comes of it for so long; one thread is tried instead.
         wait_seconds: Waiting ends when nobody opens the page, or it does not answer, for so long. What had been timed
             until then is returned, with a warning.
