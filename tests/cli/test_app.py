@@ -77,7 +77,7 @@ def test_the_examples_run_as_written(program: Program, tmp_path: Path, photos: P
     trainings = [
         line for line in lines if line.startswith(("lightssl pretrain", "lightssl search", "lightssl views sweep"))
     ]
-    program(*shlex.split(next(line for line in trainings if "5 steps" in line))[1:], "--set", "train.batch_size=8")
+    program(*shlex.split(next(line for line in trainings if "5 steps" in line))[1:])
     settings = [argument for override in [*tiny, "train.keep_every=3 steps"] for argument in ("--set", override)]
     program("pretrain", "--data", str(photos), *settings)
     published = torchvision.models.mobilenet_v2().state_dict()
@@ -94,8 +94,7 @@ def test_the_examples_run_as_written(program: Program, tmp_path: Path, photos: P
     # Imports come last: they make runs, and the tiny one is to stay the latest.
     for line in sorted(lines, key=lambda line: line.startswith("lightssl import")):
         if line not in trainings and not any(word in line for word in ("--target web", "--arch", "--task detect")):
-            shorter = ["--set", "train.batch_size=8"] if line.startswith("lightssl study run --grid") else []
-            program(*shlex.split(line)[1:], *shorter)
+            program(*shlex.split(line)[1:])
     assert (tmp_path / "mine.yaml").exists()
     assert (tmp_path / "board.yaml").exists()
     assert (tmp_path / "features.onnx").exists()
