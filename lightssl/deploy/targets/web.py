@@ -198,7 +198,9 @@ class _Inbox:
         try:
             report = _Report.model_validate_json(body).model_copy(update={"user_agent": user_agent})
         except ValidationError as error:
-            self.refusals = [f"a report was refused: {_plain(problems_of(error)[0])}"]
+            why = _plain(problems_of(error)[0])
+            self.refusals = [f"a report was refused: {why}"]
+            _say(f"A report was refused: {why}")  # now: the page says that it is said here
             raise
         if report.visit not in self._reports:
             if len(self._reports) == _MAX_VISITS:

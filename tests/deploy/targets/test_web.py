@@ -292,13 +292,18 @@ def test_a_first_run_may_be_shorter_than_a_tick_of_the_clock(
 
 
 def test_why_a_report_is_refused_is_told(
-    warned: Callable[[], str], bench: Bench, addresses: Queue[str], no_runtime: Path
+    warned: Callable[[], str],
+    capsys: pytest.CaptureFixture[str],
+    bench: Bench,
+    addresses: Queue[str],
+    no_runtime: Path,
 ) -> None:
     timed = bench(runtime=no_runtime, wait_seconds=2)
     address = addresses.get(timeout=60)
     assert post(address) == 204
     with pytest.raises(HTTPError, match="400"):
         post(address, attempts=[{"threads": 1, "samples_ms": [0.0]}], finished=True)
+    assert "A report was refused: attempts.0.samples_ms.0: Input should be greater than 0" in capsys.readouterr().err
     (row,) = timed.result()
     assert row.samples == 2
     assert "a report was refused: attempts.0.samples_ms.0: Input should be greater than 0" in warned()
